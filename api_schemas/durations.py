@@ -1,0 +1,53 @@
+"""Lengths of training, in units that a change of batch size cannot move."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from typing_extensions import Literal
+
+Unit = Literal["epochs", "samples", "base_steps"]
+
+_FORM = re.compile(r"(?P<count>\d+(\.\d+)?([eE]\+?\d+)?)\s+(?P<unit>[a-z_]+)")
+
+
+@dataclass(frozen=True)
+class Length:
+    """`count` epochs, samples or base steps. Never raw steps: their number depends on the hardware."""
+
+    count: float
+    unit: Unit
+
+    def __str__(self) -> str:
+        return f"{self.count:g} {self.unit}" if self.count < 1e6 else f"{self.count:.0f} {self.unit}"
+
+    def samples(self, *, epoch_size: int, base_batch: int) -> int:
+        """In samples, for a data set of `epoch_size` samples and a base batch of `base_batch` samples."""
+        scale = {"epochs": epoch_size, "samples": 1, "base_steps": base_batch}[self.unit]
+        return round(self.count * scale)
+
+
+def parse_length(text: Any) -> Length:
+    """`"50 epochs"` -> Length. Raises ValueError that says what is allowed."""
+    if isinstance(text, Length):
+        return text
+    match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None or match["unit"] not in get_args(Unit):
+        raise ValueError("must read '<number> epochs', '<number> samples' or '<number> base_steps'")
+    return Length(float(match["count"]), match["unit"])
+
+
+def _positive(text: Any) -> Length:
+    length = parse_length(text)
+    if length.count <= 0:
+        raise ValueError("must be longer than 0")
+    return length
+
+
+_JSON_SCHEMA = {"type": "string", "pattern": _FORM.pattern, "examples": ["50 epochs", "100000 samples"]}
+
+Duration = Annotated[Length, BeforeValidator(parse_length), PlainSerializer(str), WithJsonSchema(_JSON_SCHEMA)]
+PositiveDuration = Annotated[Length, BeforeValidator(_positive), PlainSerializer(str), WithJsonSchema(_JSON_SCHEMA)]

@@ -1,0 +1,73 @@
+"""The only traffic between the service and a job's controller: one question, one answer, as JSON.
+
+The service sends a `Command` and gets a `Report`. Both carry the protocol number and the
+incarnation; a controller of another incarnation answers with `Stale`. Events are repeated until
+their sequence number comes back as `acked`, which the service sends only after its commit.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api_schemas.events import WorkerEvent
+from api_schemas.jobs import JobSpec
+
+PROTOCOL = 1
+NAMESPACE = "emascale"
+"""The Ray namespace of every actor of the project."""
+
+
+def controller_name(job: str) -> str:
+    """The name of a job's controller within `NAMESPACE`; one name a job, so there is never a second."""
+    return f"controller:{job}"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    protocol: int = PROTOCOL
+    job: str
+    incarnation: int = Field(ge=1)
+
+
+class Launch(_Message):
+    """What a controller is started with."""
+
+    spec: JobSpec
+    storage: str = Field(description="URL of the job's own folder.")
+
+
+class Allocation(BaseModel):
+    """How many workers the job shall have, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workers: int = Field(ge=0)
+    kappa: tuple[float, float] = Field(description="Limits of the batch multiplier; PATCH may move them.")
+    not_before: int | None = Field(None, description="Samples seen before which the change must not happen.")
+    cause: str = "start"
+    reason: str = ""
+    requested_at: datetime
+
+
+class Command(_Message):
+    """What the service wants now."""
+
+    intent: Literal["train", "cancel"]
+    allocation: Allocation
+    acked: int = Field(ge=0, description="Highest sequence number of this incarnation that is committed.")
+    wait_s: float = Field(0.0, ge=0, le=1, description="How long to wait for an event before answering.")
+
+
+class Report(_Message):
+    """How the job is, and what happened since `acked`."""
+
+    generation: int
+    workers: int = Field(description="Workers that train.")
+    joining: int = Field(description="Workers that warm up.")
+    samples: int
+    done: bool = Field(description="`Finished` was sent; once it is acknowledged the controller goes.")
+    events: list[Annotated[WorkerEvent, Field(discriminator="type")]]

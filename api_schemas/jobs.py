@@ -1,0 +1,198 @@
+"""What a user asks for: `JobSpec` and its parts, and the batch that a number of workers makes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api_schemas.durations import Duration, PositiveDuration
+from api_schemas.optimizers import OptimizerSpec
+from api_schemas.scaling import RULES
+
+Label = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecipeSpec(_Part):
+    """Which training task, and its own settings."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        description="A name of the catalogue, or `package.module:Class` importable on the nodes.",
+    )
+    config: dict[str, Any] = Field({}, description="The recipe's own settings; its schema is in GET /v1/recipes.")
+
+
+class ScheduleSpec(_Part):
+    """How long to train, and the learning rate on the way: a function of samples seen."""
+
+    budget: PositiveDuration
+    warmup: Duration = Field("0 samples", validate_default=True, description="Linear warm-up from 0.")
+    lr: Literal["constant", "cosine"] = Field("constant", description="After the warm-up.")
+
+
+class ClipSpec(_Part):
+    """Clip the gradient by its global norm."""
+
+    norm: float = Field(gt=0, allow_inf_nan=False, description="Threshold at the base batch.")
+
+
+class EmaSpec(_Part):
+    """The exponential moving average of the weights."""
+
+    momentum: float | None = Field(None, ge=0, le=1, description="rho at the base batch, one update a base step.")
+    half_life: PositiveDuration | None = Field(None, description="Instead of the momentum.")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: from rho to 1 over the budget.")
+    interpolate: bool = Field(False, description="Second-order correction of the update's position within a big step.")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> EmaSpec:
+        if (self.momentum is None) == (self.half_life is None):
+            raise ValueError("give either momentum or half_life, one of the two")
+        return self
+
+
+class BatchSpec(_Part):
+    """Batch sizes in samples."""
+
+    base: int = Field(ge=1, le=10_000_000, description="B0: samples per optimizer step that the values are tuned for.")
+    per_worker: int = Field(ge=1, le=10_000_000, description="The largest micro-batch that fits a worker.")
+
+
+class ScalingSpec(_Part):
+    """How hyperparameters follow the batch."""
+
+    rule: Literal["matched", "published"] = "matched"
+    second_moment: Literal["assume_noise", "measured", "per_worker"] | None = Field(
+        None, description="How Adam-like rules treat gradient noise; null: chosen at submit."
+    )
+    sample_every: int = Field(1, ge=1, le=1000, description="Measure the gradient's spread every so many steps.")
+
+
+class ElasticitySpec(_Part):
+    """How far the job may grow and shrink, and what a resize changes."""
+
+    workers: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]] = Field(
+        (1, 1), description="Fewest and most workers."
+    )
+    kappa: tuple[Annotated[float, Field(gt=0, le=1e4)], Annotated[float, Field(gt=0, le=1e4)]] = Field(
+        (1e-3, 1e4), description="Smallest and largest batch multiplier."
+    )
+    mode: Literal["scale", "hold"] = Field(
+        "scale", description="scale: the batch follows the workers; hold: the batch stays at the base."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ElasticitySpec:
+        for name in ("workers", "kappa"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the minimum ({low:g}) must not exceed the maximum ({high:g})")
+        return self
+
+
+class ResourcesSpec(_Part):
+    """What one worker occupies."""
+
+    cpu: float = Field(1, ge=0, le=1024)
+    gpu: Literal[0, 1] = Field(0, description="One process drives one GPU.")
+
+    @model_validator(mode="after")
+    def _something(self) -> ResourcesSpec:
+        if self.cpu == 0 and self.gpu == 0:
+            raise ValueError("a worker must occupy a CPU or a GPU")
+        return self
+
+
+class CheckpointSpec(_Part):
+    """Durable checkpoints on the way; the end always leaves one."""
+
+    every: PositiveDuration | None = Field(None, description="null: at the end alone.")
+    keep: int = Field(3, ge=1, le=1000, description="How many to retain.")
+
+
+class EvaluationSpec(_Part):
+    """Evaluations on the way, of the target weights and of the EMA; the end always has one."""
+
+    every: PositiveDuration | None = Field(None, description="null: at the end alone.")
+
+
+class JobSpec(_Part):
+    """A training job. Values are those tuned at the base batch; the service derives the rest."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/-]*$")
+    recipe: RecipeSpec
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    clip: ClipSpec | None = None
+    ema: EmaSpec | None = None
+    batch: BatchSpec
+    scaling: ScalingSpec = Field(default_factory=ScalingSpec)
+    elasticity: ElasticitySpec = Field(default_factory=ElasticitySpec)
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    priority: int = Field(0, ge=-1000, le=1000, description="Higher goes first.")
+    engine: Literal["in_place"] = "in_place"
+    seed: int = Field(0, ge=0, lt=2**63)
+    labels: dict[Label, Label] = Field({}, max_length=64)
+
+    @model_validator(mode="after")
+    def _choose_second_moment(self) -> JobSpec:
+        if self.scaling.second_moment is not None:
+            return self
+        choice = "per_worker" if RULES[self.optimizer.name].per_worker and _smallest_shards(self) >= 2 else "measured"
+        return self.model_copy(update={"scaling": self.scaling.model_copy(update={"second_moment": choice})})
+
+
+def global_batch(spec: JobSpec, workers: int) -> int:
+    """B: samples per optimizer step with so many workers, at least one sample."""
+    if spec.elasticity.mode == "hold":
+        return spec.batch.base
+    low, high = (round(kappa * spec.batch.base) for kappa in spec.elasticity.kappa)
+    return max(1, min(max(spec.batch.per_worker * workers, low), high))
+
+
+def kappa_at(spec: JobSpec, workers: int) -> float:
+    """The batch multiplier B / B0 with so many workers."""
+    return global_batch(spec, workers) / spec.batch.base
+
+
+def _smallest_shards(spec: JobSpec) -> int:
+    """Gradient shards a step at the smallest size: workers, times micro-batches on each."""
+    workers = spec.elasticity.workers[0]
+    per_worker = -(-global_batch(spec, workers) // workers)
+    return workers * -(-per_worker // spec.batch.per_worker)
+
+
+class ResizeRequest(BaseModel):
+    """Body of POST /jobs/{id}/resize."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workers: int = Field(ge=1, le=10_000)
+    at_samples: int | None = Field(None, ge=0, description="Not before so many samples; null: at once.")
+
+
+class ElasticityPatch(BaseModel):
+    """The live part of `elasticity`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workers: tuple[int, int] | None = None
+    kappa: tuple[float, float] | None = None
+
+
+class JobPatch(BaseModel):
+    """Body of PATCH /jobs/{id}: what may change while a job runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    elasticity: ElasticityPatch | None = None
+    priority: int | None = Field(None, ge=-1000, le=1000)
+    labels: dict[Label, Label] | None = Field(None, max_length=64)
