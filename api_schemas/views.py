@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -153,6 +153,36 @@ class Ledger(BaseModel):
     epochs: list[LedgerEpoch]
     samples_lost: int
     samples_repeated: int
+
+
+class Curves(BaseModel):
+    """Training curves by name: points (samples seen, value), thinned to the number asked for."""
+
+    series: dict[str, list[tuple[int, float | None]]] = Field(description="A value that is not finite is null.")
+
+
+class Checkpoint(BaseModel):
+    """A durable checkpoint."""
+
+    name: str
+    samples: int
+    bytes: int
+    saved_at: datetime
+
+
+class Artifact(BaseModel):
+    """A file that the job exported; GET /jobs/{id}/artifacts/{name} downloads it."""
+
+    name: str
+    bytes: int
+    url: str = Field(description="Where it lies in the job's storage.")
+
+
+class Health(BaseModel):
+    """Answer of /healthz and /readyz."""
+
+    status: Literal["ok", "degraded"]
+    checks: dict[str, str] = Field({}, description="What was looked at, and `ok` or what is wrong.")
 
 
 class Node(BaseModel):
