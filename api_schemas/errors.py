@@ -162,6 +162,7 @@ class ServiceUnreachable(EmascaleError):
     """The service does not answer."""
 
     code = "service_unreachable"
+    status = 0  # there was no answer to have one
 
 
 class InternalError(EmascaleError):
@@ -183,9 +184,9 @@ def _tree(root: type[EmascaleError]) -> Iterator[type[EmascaleError]]:
 
 
 def from_problem(problem: Problem) -> EmascaleError:
-    """The exception that the server raised; a code of a newer server falls back on the status."""
+    """The exception that the server raised; a code of a newer server falls back on the status and its hundred."""
     kinds = [kind for kind in _tree(EmascaleError) if kind is not EmascaleError and kind is not ScalingError]
     by_code = [kind for kind in kinds if kind.code == problem.code]
     by_status = [kind for kind in kinds if kind.status == problem.status]
-    kind = (by_code or by_status or [InternalError])[0]
+    kind = (by_code or by_status or [InternalError if problem.status >= 500 else InvalidRequest])[0]
     return _rebuild(kind, problem.detail, problem.code, problem.errors, problem.request_id)
