@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
-from typing_extensions import Literal
 
 Unit = Literal["epochs", "samples", "base_steps"]
 
@@ -37,7 +36,7 @@ def parse_length(text: Any) -> Length:
     match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or match["unit"] not in get_args(Unit):
         raise ValueError("must read '<number> epochs', '<number> samples' or '<number> base_steps'")
-    return Length(float(match["count"]), match["unit"])
+    return Length(float(match["count"]), cast(Unit, match["unit"]))
 
 
 def _positive(text: Any) -> Length:

@@ -5,7 +5,7 @@ The models are made from `api_schemas.scaling.RULES`, so a new row is a new opti
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -36,6 +36,8 @@ FIELDS: dict[str, tuple[Any, str]] = {
 class _Optimizer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str
+
     def base(self) -> dict[str, Any]:
         """The base hyperparameters, by torch's names."""
         return self.model_dump(exclude={"name"})
@@ -50,4 +52,8 @@ def _model(name: str) -> type[_Optimizer]:
 
 
 OPTIMIZERS: dict[str, type[_Optimizer]] = {name: _model(name) for name, row in RULES.items() if row.torch_class}
-OptimizerSpec = Annotated[Union[tuple(OPTIMIZERS.values())], Field(discriminator="name")]  # noqa: UP007 (made at run time)
+
+if TYPE_CHECKING:
+    OptimizerSpec = _Optimizer  # what all members of the union share: a type checker cannot see those made at run time
+else:
+    OptimizerSpec = Annotated[Union[tuple(OPTIMIZERS.values())], Field(discriminator="name")]  # noqa: UP007
