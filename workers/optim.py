@@ -1,0 +1,177 @@
+"""torch's own optimizers under the scaling rules: built, set, converted between batch sizes, and moved between workers.
+
+All numbers come from `api_schemas.scaling`. Hyperparameters are written from derived values and never read back; state
+is multiplied by ratios, at a step boundary, together with `apply`:
+
+    factors, centered = switch_factors("adam", base, kappa_old, kappa_new, f=f, rule=rule, second_moment=mode)
+    convert(optimizer, factors, centered=centered)
+    apply(optimizer, derive("adam", base, kappa_new, ...).values, lr_multiplier)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from api_schemas import scaling
+
+Switch = tuple[float, float]
+"""(kappa_old, kappa_new)"""
+
+_COUNTERS = ("step", "mu_product")
+_KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float}
+
+
+def build(name: str, params: Iterable[Tensor], values: Mapping[str, Any]) -> Optimizer:
+    """torch's optimizer of that row of RULES, with hyperparameters as `scaling.derive` returns them.
+
+    Raises ValueError where torch has no such optimizer.
+    """
+    row = scaling.RULES.get(name)
+    if row is None or row.torch_class is None:
+        known = ", ".join(sorted(key for key, rule in scaling.RULES.items() if rule.torch_class))
+        raise ValueError(f"torch has no optimizer {name!r}; these can be built: {known}")
+    optimizer: Optimizer = getattr(torch.optim, row.torch_class)(params, **_plain(values))
+    return optimizer
+
+
+def apply(optimizer: Optimizer, values: Mapping[str, Any], lr_multiplier: float = 1.0) -> None:
+    """Write hyperparameters into every parameter group, the learning rate times the schedule's multiplier.
+
+    Adagrad's `initial_accumulator_value` is written too, but counts only when state is made, in `build`. Raises
+    ValueError, with nothing written, for a name that this optimizer does not have.
+    """
+    values = _plain(values)
+    unknown = values.keys() - optimizer.defaults.keys()
+    if unknown:
+        raise ValueError(f"{type(optimizer).__name__} has no hyperparameter {', '.join(sorted(unknown))}")
+    if "lr" in values:
+        values["lr"] *= lr_multiplier
+    for group in optimizer.param_groups:
+        group.update(values)
+
+
+def switch_factors(
+    name: str, base: Mapping[str, Any], kappa_old: float, kappa_new: float, *, f: float, rule: str, second_moment: str
+) -> tuple[dict[str, float], Switch | None]:
+    """What `convert` needs at a switch: a factor for each state tensor, and the switch itself for centered RMSProp.
+
+    Its `square_avg` has no factor; the rest of its state is converted as without centering at f = 1, where V = 1/kappa.
+    Raises ScalingError as `scaling.switch` does.
+    """
+    row = scaling.RULES.get(name)
+    if row is None or rule != scaling.MATCHED or row.has_factors({**row.defaults, **base}):
+        options: dict[str, Any] = {"f": f, "rule": rule, "second_moment": second_moment}
+        return scaling.switch(name, base, kappa_old, kappa_new, **options), None
+    factors = scaling.switch(name, {**base, "centered": False}, kappa_old, kappa_new, f=1.0, rule=rule)
+    return {key: factor for key, factor in factors.items() if key != "square_avg"}, (kappa_old, kappa_new)
+
+
+@torch.no_grad()
+def convert(optimizer: Optimizer, factors: Mapping[str, float], *, centered: Switch | None = None) -> None:
+    """Multiply the optimizer's state in place by `factors`, by torch's state names.
+
+    State that is not there yet, or has no factor, is left alone. `step` becomes fractional, which torch accepts. With
+    `centered`, RMSProp's `square_avg` is converted too. Raises ValueError, with nothing touched, for a factor that is
+    not a finite number above 0, and ScalingError (`kappa_invalid`) for such a kappa.
+    """
+    wrong = {name: factor for name, factor in factors.items() if not (math.isfinite(factor) and factor > 0)}
+    if wrong:
+        raise ValueError(f"state can be multiplied only by finite numbers above 0, not by {wrong}")
+    if centered is not None:
+        _convert_centered(optimizer, *centered)
+    for name, factor in factors.items():
+        if factor != 1:
+            _multiply(optimizer, name, factor)
+
+
+def _multiply(optimizer: Optimizer, name: str, factor: float) -> None:
+    holders = [state for state in optimizer.state.values() if state.get(name) is not None]
+    tensors = [state[name] for state in holders if isinstance(state[name], Tensor)]
+    if tensors:
+        torch._foreach_mul_(tensors, factor)
+    for state in holders:
+        if not isinstance(state[name], Tensor):
+            state[name] = state[name] * factor
+
+
+def _convert_centered(optimizer: Optimizer, kappa_old: float, kappa_new: float) -> None:
+    scaling.check_kappa(kappa_old)
+    scaling.check_kappa(kappa_new)
+    for state in optimizer.state.values():
+        if "grad_avg" in state:
+            square, mean = state["square_avg"], state["grad_avg"]
+            square.copy_(scaling.centered_square_avg(square, mean, kappa_old, kappa_new))
+
+
+def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """All state as one flat dict: "parameter index.state name" -> the live tensor, not a copy.
+
+    Parameters count through all groups. A Python number becomes a 0-dim tensor whose key ends in ":int", ":float" or
+    ":bool". Parameters without state (no gradient yet) do not appear.
+    """
+    flat: dict[str, Tensor] = {}
+    for index, (parameter, _) in enumerate(_owners(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                flat[f"{index}.{name}"] = value.detach()
+            elif value is not None:
+                flat[f"{index}.{name}:{type(value).__name__}"] = _number(value)
+    return flat
+
+
+def load_state_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Replace all state by copies of what `state_tensors` returned, on an optimizer that has state or has none yet.
+
+    Dtypes stay exactly as they are; tensors move to their parameter's device. Raises ValueError, with nothing replaced,
+    for a parameter that is not there or has another shape.
+    """
+    owners = _owners(optimizer)
+    loaded: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        index, name, kind = _parse(key)
+        if index >= len(owners):
+            raise ValueError(f"state {key!r} belongs to none of the optimizer's {len(owners)} parameters")
+        parameter, group = owners[index]
+        if tensor.dim() and tensor.shape != parameter.shape:
+            raise ValueError(f"state {key!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}")
+        device = _state_device(name, parameter, group)
+        loaded.setdefault(index, {})[name] = kind(tensor.item()) if kind else tensor.detach().to(device, copy=True)
+    optimizer.state.clear()
+    for index, state in loaded.items():
+        optimizer.state[owners[index][0]] = state
+
+
+def _owners(optimizer: Optimizer) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Every parameter with its group, in the order that numbers the state."""
+    return [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _number(value: Any) -> Tensor:
+    if type(value).__name__ not in _KINDS:
+        raise ValueError(f"optimizer state of type {type(value).__name__} cannot be stored as a tensor")
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def _parse(key: str) -> tuple[int, str, type | None]:
+    index, _, name = key.partition(".")
+    name, _, kind = name.partition(":")
+    if not index.isdecimal() or not name or (kind and kind not in _KINDS):
+        raise ValueError(f'{key!r} is not a state name such as "0.exp_avg"')
+    return int(index), name, _KINDS.get(kind)
+
+
+def _state_device(name: str, parameter: Tensor, group: Mapping[str, Any]) -> torch.device:
+    """torch keeps counters on the CPU unless a fused or capturable step reads them on the device."""
+    on_cpu = name in _COUNTERS and not (group.get("capturable") or group.get("fused"))
+    return torch.device("cpu") if on_cpu else parameter.device
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which betas, a list after a trip through JSON, are the tuple that torch wants."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
