@@ -120,7 +120,7 @@ class Metrics(_Event):
     """Points of the training curves; x is samples seen."""
 
     type: Literal["metrics"] = "metrics"
-    points: list[tuple[int, dict[str, float]]]
+    points: list[tuple[int, dict[str, float | None]]] = Field(description="A value that is not finite is null.")
 
 
 class Evaluated(_Event):
@@ -128,8 +128,8 @@ class Evaluated(_Event):
 
     type: Literal["evaluated"] = "evaluated"
     samples: int
-    target: dict[str, float]
-    ema: dict[str, float] | None
+    target: dict[str, float | None] = Field(description="A score that is not finite is null.")
+    ema: dict[str, float | None] | None
 
 
 class CheckpointSaved(_Event):

@@ -62,8 +62,8 @@ class Evaluation(BaseModel):
     """Scores of the target weights and of their EMA at the same sample."""
 
     samples: int
-    target: dict[str, float]
-    ema: dict[str, float] | None = None
+    target: dict[str, float | None] = Field(description="A score that is not finite is null.")
+    ema: dict[str, float | None] | None = None
 
 
 class JobRow(BaseModel):
