@@ -1,0 +1,215 @@
+"""The append-only record of what happened to each job: taking reports in, writing the service's own, reading since.
+
+Everything here changes a job that the caller has locked, inside the caller's transaction. Event ids of a job
+therefore grow in the order of the commits, and a reader that keeps the last id it saw misses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, update
+from sqlmodel import Session, col, func, select
+
+from api_schemas.events import (
+    Committed,
+    Evaluated,
+    Metrics,
+    PhaseChanged,
+    Resized,
+    ResizeRequested,
+    Rollback,
+    ServiceEvent,
+    Submitted,
+    WorkerEvent,
+)
+from api_schemas.exchange import Report
+from api_schemas.views import Resize
+from service.db import upsert
+from service.folding import fold, is_finite
+from service.lifecycle import Happening, follow
+from service.tables import EventRow, Job, LedgerRow, MetricRow, ResizeRow
+
+NOT_LISTED = (Committed, Metrics)
+"""Events that go to the ledger and the curves alone: they are many."""
+
+
+class Stale(Exception):
+    """The report comes from another incarnation than the job's present one; nothing of it was taken."""
+
+
+def take_in(session: Session, job: Job, report: Report, now: datetime) -> None:
+    """Take what is new in a report: events, ledger, curves and the job's own state, or nothing of it.
+
+    Repeating a report changes nothing. Events beyond a gap in the sequence are left for a later report. After the
+    commit, `job.acked` is what the controller may forget. Raises Stale.
+    """
+    if report.incarnation != job.incarnation:
+        raise Stale(f"report of incarnation {report.incarnation}, the job is at {job.incarnation}")
+    fresh = _gapless(report.events, job.acked)
+    if not fresh:
+        return
+    for line in _lines(fresh):
+        _void(session, job.id, line)
+        _write_ledger(session, job.id, line)
+        _write_curves(session, job.id, line)
+    _write_resizes(session, job, fresh)
+    _append(session, list(_fold_all(job, fresh, now)))
+    job.acked = fresh[-1].sequence
+
+
+def launch(session: Session, job: Job, now: datetime) -> int:
+    """A new incarnation of the job, which fences off the ones before; returns its number."""
+    job.incarnation += 1
+    job.acked = 0
+    move(session, job, Happening.LAUNCHED, "launched", "Workers are being started.", now)
+    return job.incarnation
+
+
+def move(session: Session, job: Job, happening: Happening, code: str, message: str, now: datetime) -> bool:
+    """Move the job as the lifecycle says, with a `phase` event; False where this happening changes nothing."""
+    before = job.phase
+    _append(session, _move(job, happening, code, message, now))
+    return job.phase != before
+
+
+def submitted(session: Session, job: Job, now: datetime) -> None:
+    """Record that the service took the job."""
+    _append(session, [Submitted(**_own(job, now), name=job.name)])
+
+
+def resize_requested(session: Session, job: Job, workers: int, at_samples: int | None, now: datetime) -> None:
+    """Record that somebody asked for another size."""
+    _append(session, [ResizeRequested(**_own(job, now), workers=workers, at_samples=at_samples)])
+
+
+def since(session: Session, job_id: str, after: int, limit: int) -> Sequence[EventRow]:
+    """The job's next events beyond the cursor, oldest first."""
+    found = select(EventRow).where(col(EventRow.job_id) == job_id, col(EventRow.id) > after)
+    return session.exec(found.order_by(col(EventRow.id)).limit(limit)).all()
+
+
+def _gapless(events: Iterable[WorkerEvent], acked: int) -> list[WorkerEvent]:
+    fresh: list[WorkerEvent] = []
+    for event in sorted(events, key=lambda event: event.sequence):
+        if event.sequence == acked + len(fresh) + 1:
+            fresh.append(event)
+    return fresh
+
+
+def _lines(events: Iterable[WorkerEvent]) -> Iterator[list[WorkerEvent]]:
+    """Cut before each rollback: what precedes it must be in the tables before it is voided."""
+    line: list[WorkerEvent] = []
+    for event in events:
+        if isinstance(event, Rollback):
+            yield line
+            line = []
+        line.append(event)
+    yield line
+
+
+def _fold_all(job: Job, fresh: Iterable[WorkerEvent], now: datetime) -> Iterator[ServiceEvent | WorkerEvent]:
+    """Change the job event by event; yields what is to be listed, phase changes where they follow."""
+    for event in fresh:
+        folded = fold(event, job)
+        for name, value in folded.changes.items():
+            setattr(job, name, value)
+        if not isinstance(event, NOT_LISTED):
+            yield event
+        if folded.happening:
+            yield from _move(job, folded.happening, folded.code, folded.message, now)
+
+
+def _move(job: Job, happening: Happening, code: str, message: str, now: datetime) -> list[ServiceEvent]:
+    phase = follow(job.phase, happening)
+    if phase is None:
+        return []
+    moved = phase is not job.phase
+    job.phase, job.code, job.message = phase, code, message
+    if not moved:
+        return []
+    job.since = now
+    return [PhaseChanged(**_own(job, now), phase=phase, code=code, message=message)]
+
+
+def _own(job: Job, now: datetime) -> dict[str, Any]:
+    """What every event of the service begins with; takes the next sequence number."""
+    job.service_sequence += 1
+    return {
+        "job": job.id,
+        "incarnation": 0,
+        "generation": job.generation,
+        "sequence": job.service_sequence,
+        "at": now,
+    }
+
+
+def _append(session: Session, listed: Sequence[ServiceEvent | WorkerEvent]) -> None:
+    rows = [
+        event.model_dump(include={"incarnation", "generation", "sequence", "type", "at"})
+        | {"job_id": event.job, "payload": event.model_dump(mode="json")}
+        for event in listed
+    ]
+    if rows:
+        session.flush()  # the job's own row first
+        session.execute(insert(EventRow), rows)
+
+
+def _void(session: Session, job_id: str, line: Sequence[WorkerEvent]) -> None:
+    """Where the line begins with a rollback: cut the ledger there, and drop the points beyond."""
+    if not (line and isinstance(line[0], Rollback)):
+        return
+    to = line[0].to_samples
+    start, stop = col(LedgerRow.start), col(LedgerRow.stop)
+    ledger = col(LedgerRow.job_id) == job_id
+    session.execute(delete(LedgerRow).where(ledger, start >= to))
+    session.execute(update(LedgerRow).where(ledger, stop > to).values(stop=to))
+    session.execute(delete(MetricRow).where(col(MetricRow.job_id) == job_id, col(MetricRow.samples) > to))
+
+
+def _write_ledger(session: Session, job_id: str, line: Iterable[WorkerEvent]) -> None:
+    """Append committed ranges; one that continues the last of its generation lengthens it."""
+    newest = select(LedgerRow).where(col(LedgerRow.job_id) == job_id).order_by(col(LedgerRow.id).desc())
+    last = session.exec(newest.limit(1).execution_options(populate_existing=True)).first()
+    for event in line:
+        if not isinstance(event, Committed):
+            continue
+        whose = (event.incarnation, event.generation)
+        if last and last.stop == event.start and (last.incarnation, last.generation) == whose:
+            last.stop = event.stop
+            continue
+        last = LedgerRow(job_id=job_id, start=event.start, stop=event.stop, incarnation=whose[0], generation=whose[1])
+        session.add(last)
+    session.flush()
+
+
+def _write_curves(session: Session, job_id: str, line: Iterable[WorkerEvent]) -> None:
+    points = {(name, samples): value for event in line for samples, name, value in _points(event)}
+    rows = [
+        {"job_id": job_id, "name": name, "samples": samples, "value": value if is_finite(value) else None}
+        for (name, samples), value in points.items()
+    ]
+    upsert(session, MetricRow, rows, update=["value"])
+
+
+def _points(event: WorkerEvent) -> Iterator[tuple[int, str, float | None]]:
+    """What an event adds to the curves. Evaluations are curves too: `evaluation/target/<score>`, `.../ema/<score>`."""
+    if isinstance(event, Metrics):
+        for samples, values in event.points:
+            yield from ((samples, name, value) for name, value in values.items())
+    if isinstance(event, Evaluated):
+        for weights, scores in (("target", event.target), ("ema", event.ema or {})):
+            yield from ((event.samples, f"evaluation/{weights}/{name}", value) for name, value in scores.items())
+
+
+def _write_resizes(session: Session, job: Job, fresh: Iterable[WorkerEvent]) -> None:
+    resized = [event for event in fresh if isinstance(event, Resized)]
+    if not resized:
+        return
+    last = session.exec(select(func.max(ResizeRow.id)).where(col(ResizeRow.job_id) == job.id)).one() or 0
+    for number, event in enumerate(resized, start=last + 1):
+        row = Resize.model_validate({"id": number} | event.model_dump())
+        payload = row.model_dump(mode="json")
+        session.add(ResizeRow(job_id=job.id, id=number, samples=event.samples, payload=payload))

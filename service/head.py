@@ -1,0 +1,222 @@
+"""The embedded cluster: a Ray head that this machine runs, and that outlives the service that started it.
+
+`ray start` makes the head's processes in a process session of their own; the record in the data
+folder says how to find them again. They are ended by that session, agents and workers included.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from service.processes import Process, boot_id, end_session, members
+
+HEAD_IP = "127.0.0.100"
+"""Not 127.0.0.1: Ray would put the machine's own address in its place, which may change under it."""
+OBJECT_STORE_BYTES = 128 * 2**20
+START_PATIENCE_S = 60
+_CORE = ("gcs_server", "raylet")
+_CONNECT_S = 1.0
+
+
+class HeadFailed(Exception):
+    """The Ray head did not start."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class NodeRecord(_Record):
+    """One `ray start`."""
+
+    ip: str
+    leader: Process  # began the session in which the node's processes live; ends once they run
+    core: list[Process]  # without one of these the node is gone
+
+
+class HeadRecord(_Record):
+    """What is written down of a cluster."""
+
+    boot: str
+    address: str  # host:port, as ray.init takes it; empty while it starts
+    folder: Path  # Ray's sessions: sockets and logs
+    nodes: list[NodeRecord]
+
+
+class EmbeddedRay:
+    """The cluster of one data folder, running or not."""
+
+    def __init__(self, data_folder: Path, environment: Mapping[str, str]) -> None:
+        """`environment` is what the head's workers see, PYTHONPATH above all."""
+        self._folder = data_folder / "ray"
+        self._file = self._folder / "head.json"
+        self._token = self._folder / "token"
+        self._environment = environment
+
+    def access(self) -> dict[str, str]:
+        """Environment variables with which a process may attach; they must be set before it imports ray."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token), "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def record(self) -> HeadRecord | None:
+        """What was written down; None: nothing, or it is of before the last boot."""
+        if not self._file.exists():
+            return None
+        record = HeadRecord.model_validate_json(self._file.read_bytes())
+        return record if record.boot == boot_id() else None
+
+    def address(self) -> str | None:
+        """Where the cluster is; None: it does not run."""
+        record = self.record()
+        alive = record and record.address and all(process.alive() for process in record.nodes[0].core)
+        return record.address if record and alive and _answers(record.address) else None
+
+    def start(self, slots: int | None) -> str:
+        """Find the cluster again, or start one with so many CPUs (None: all of the machine); its address.
+
+        Raises HeadFailed.
+        """
+        if address := self.address():
+            return address
+        self.stop()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _write_token(self._token)
+        sessions = Path(tempfile.mkdtemp(prefix="emascale-", dir="/tmp"))  # short: a socket's path has 107 bytes
+        record = HeadRecord(boot=boot_id(), address="", folder=sessions, nodes=[])
+        flags = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor"]
+        record = self._launch(record, [*flags, *_size(slots)], HEAD_IP)
+        address = (sessions / HEAD_IP / "ray_current_cluster").read_text().strip()
+        self._write(record.model_copy(update={"address": address}))
+        return address
+
+    def add_node(self, ip: str, slots: int) -> None:
+        """One more node on this machine, at a loopback address of its own. Raises HeadFailed."""
+        record = self.record()
+        if record is None or not record.address:
+            raise HeadFailed("there is no Ray head to join")
+        self._launch(record, [f"--address={record.address}", *_size(slots)], ip)
+
+    def remove_node(self, ip: str) -> None:
+        """End a node that was added, as a power cut would."""
+        record = self.record()
+        assert record is not None
+        for node in record.nodes[1:]:
+            if node.ip == ip:
+                end_session(node.leader)
+        self._write(record.model_copy(update={"nodes": [node for node in record.nodes if node.ip != ip]}))
+
+    def stop(self) -> None:
+        """End every process of the cluster, the workers too, and remove what it left. Does nothing twice."""
+        record = self.record()
+        if record is not None:
+            for node in reversed(record.nodes):
+                end_session(node.leader)
+            shutil.rmtree(record.folder, ignore_errors=True)
+        self._file.unlink(missing_ok=True)
+
+    def _launch(self, record: HeadRecord, flags: list[str], ip: str) -> HeadRecord:
+        """Run `ray start` and write the node down: before it runs, so that it can always be ended."""
+        log = self._folder / f"start-{ip}.log"
+        with log.open("wb") as output:
+            starter = subprocess.Popen(
+                [_ray(), "start", *flags, *_common_flags(record.folder / ip, ip)],
+                env={**self._environment, **self.access(), **_NODE_ENVIRONMENT},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        leader = Process.of(starter.pid)
+        assert leader is not None  # not waited for yet, so it keeps its number
+        self._write(_with_node(record, NodeRecord(ip=ip, leader=leader, core=[])))
+        _await(starter, leader, log)
+        started = _with_node(record, NodeRecord(ip=ip, leader=leader, core=_core(leader)))
+        self._write(started)
+        return started
+
+    def _write(self, record: HeadRecord) -> None:
+        aside = self._file.with_suffix(".new")
+        aside.write_text(record.model_dump_json(indent=2))
+        aside.replace(self._file)
+
+
+_NODE_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # a worker is a process per slot: more threads would fight for the same CPUs
+    "RAY_health_check_period_ms": "1000",  # a node that went is noticed within 5 s instead of 15
+}
+
+
+def _with_node(record: HeadRecord, node: NodeRecord) -> HeadRecord:
+    return record.model_copy(update={"nodes": [*record.nodes, node]})
+
+
+def _common_flags(folder: Path, ip: str) -> list[str]:
+    return [
+        f"--node-ip-address={ip}",
+        f"--temp-dir={folder}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--min-worker-port=0",  # any free one: several nodes share this machine
+        "--max-worker-port=0",
+        "--num-gpus=0",
+        "--include-log-monitor=false",
+        "--disable-usage-stats",
+        "--log-style=record",
+    ]
+
+
+def _size(slots: int | None) -> list[str]:
+    return [] if slots is None else [f"--num-cpus={slots}"]
+
+
+def _ray() -> str:
+    """Ray's command of the same environment as this interpreter."""
+    found = shutil.which("ray", path=os.path.dirname(sys.executable))
+    if found is None:
+        raise HeadFailed(f"no `ray` command beside {sys.executable}: install the service's dependencies")
+    return found
+
+
+def _await(starter: subprocess.Popen[bytes], leader: Process, log: Path) -> None:
+    """Wait for `ray start` to end; where it fails or is interrupted, nothing of it stays. Raises HeadFailed."""
+    try:
+        code = starter.wait(START_PATIENCE_S)
+    except BaseException as interrupted:
+        end_session(leader)
+        starter.wait()
+        if isinstance(interrupted, subprocess.TimeoutExpired):
+            raise HeadFailed(f"`ray start` took longer than {START_PATIENCE_S} s; see {log}") from interrupted
+        raise
+    if code != 0:
+        end_session(leader)
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise HeadFailed(f"`ray start` failed with exit code {code}:\n{tail}")
+
+
+def _core(leader: Process) -> list[Process]:
+    found = [Process.of(pid) for pid, name in members(leader).items() if name in _CORE]
+    return [process for process in found if process is not None]
+
+
+def _write_token(path: Path) -> None:
+    """A new secret, readable by this user alone."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_S).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""What can be set, all of it by environment variables `EMASCALE_...`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 2**20
+
+
+def _loopback(host: str) -> str:
+    """There are no tokens yet, so whoever reaches the port may do everything."""
+    if host != "localhost" and not _is_loopback(host):
+        raise ValueError("must be a loopback address such as 127.0.0.1: the service has no authentication")
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _database_below(data: dict[str, Any]) -> str:
+    return f"sqlite:///{data['data_folder'] / 'emascale.db'}"
+
+
+def _storage_below(data: dict[str, Any]) -> str:
+    return str(data["data_folder"] / "jobs")
+
+
+class Settings(BaseSettings):
+    """Made once at the start of a process and passed on; nothing reads the environment later."""
+
+    model_config = SettingsConfigDict(env_prefix="EMASCALE_", frozen=True)
+
+    data_folder: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        Path(".emascale"), validate_default=True, description="Where the service keeps what it must not lose."
+    )
+    host: Annotated[str, AfterValidator(_loopback)] = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="0: any free port.")
+    database_url: str = Field(default_factory=_database_below, description="SQLAlchemy URL: SQLite or PostgreSQL.")
+    storage_url: str = Field(
+        default_factory=_storage_below, description="Folder or fsspec URL below which every job has its own folder."
+    )
+    ray_address: str | None = Field(None, description="Of a running cluster; null: the service starts its own.")
+    local_slots: int | None = Field(None, ge=1, description="CPUs of the own Ray head; null: all of the machine.")
+    max_body_bytes: int = Field(MIB, ge=1, description="Larger request bodies are refused.")
+    event_poll_s: float = Field(0.2, gt=0, description="How often a live stream looks for something new.")
