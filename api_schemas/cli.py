@@ -1,0 +1,224 @@
+"""The `emascale` command, over `Client`. Exit codes: 0 done, 1 failed, 2 wrong input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import RenderableType
+from typer.core import TyperGroup
+
+from api_schemas import display
+from api_schemas.board import Board
+from api_schemas.client import Client
+from api_schemas.errors import EmascaleError, InvalidRequest
+from api_schemas.specfile import override, read_spec
+from api_schemas.views import JobView, Phase
+
+
+ABOUT = "Elastic training jobs whose dynamics survive every change of batch size."
+
+
+class _Commands(TyperGroup):
+    """Turns an expected failure into lines on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmascaleError as error:
+            for line in complaints(error):
+                typer.echo(line, err=True)
+            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from error
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
+
+Connect = Callable[[str | None], Client]
+"""How a command gets its client; the `obj` of the call, where a test or another program brings its own."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or enough of its beginning.")]
+SpecFile = Annotated[typer.FileText, typer.Argument(metavar="FILE", help="A job spec as YAML or JSON; - for stdin.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field: --set optimizer.lr=0.1")
+]
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(envvar="EMASCALE_URL", help="Address of the service.", show_default=False)
+    ] = None,
+) -> None:
+    connect: Connect = ctx.obj or Client
+    ctx.obj = ctx.with_resource(connect(url))
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    file: SpecFile,
+    settings: Settings = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it train.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it and show its sizes; submit nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hand in a job."""
+    client: Client = ctx.obj
+    spec = override(read_spec(file), settings or [])
+    if dry_run:
+        preview = client.preview_submit(spec)
+        _show(preview, display.size_list(preview.sizes), as_json)
+        return
+    view = client.submit(spec)
+    if not (watch and as_json):
+        _show(view, f"Submitted {view.name} as {view.id}.", as_json)
+    if watch:
+        _watch(client, view, as_json)
+
+
+@app.command("list")
+def list_jobs(
+    ctx: typer.Context,
+    status: Annotated[list[Phase] | None, typer.Option(help="Only jobs in this phase; may be repeated.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Only jobs of this recipe.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs."""
+    page = ctx.obj.jobs(status=status, recipe=recipe, name=name, label=label, limit=limit)
+    _show(page, display.job_list(page.items), as_json)
+
+
+@app.command()
+def get(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Show a job."""
+    view = ctx.obj.job(ctx.obj.resolve(job))
+    _show(view, display.job_view(view), as_json)
+
+
+@app.command()
+def watch(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Watch a job until it ends; exit code 1 unless it succeeds."""
+    _watch(ctx.obj, ctx.obj.job(ctx.obj.resolve(job)), as_json)
+
+
+@app.command()
+def resize(
+    ctx: typer.Context,
+    job: JobId,
+    workers: Annotated[int, typer.Argument(min=1, help="How many workers it shall have.")],
+    at_samples: Annotated[int | None, typer.Option(min=0, help="Not before it saw so many samples.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a job another number of workers."""
+    client: Client = ctx.obj
+    job = client.resolve(job)
+    if dry_run:
+        preview = client.preview_resize(job, workers, at_samples=at_samples)
+        _show(preview, display.before_after(preview), as_json)
+    else:
+        view = client.resize(job, workers, at_samples=at_samples)
+        _show(view, f"{view.name} was asked for {workers} workers; `emascale watch {job}` shows it happen.", as_json)
+
+
+@app.command()
+def resizes(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Show what each change of size did."""
+    page = ctx.obj.resizes(ctx.obj.resolve(job))
+    _show(page, display.resize_list(page.items), as_json)
+
+
+@app.command()
+def cancel(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Stop a job."""
+    view = ctx.obj.cancel(ctx.obj.resolve(job))
+    _show(view, f"{view.name} is {view.status.phase}.", as_json)
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    job: JobId,
+    rank: Annotated[int | None, typer.Option(min=0, help="Of this worker alone.")] = None,
+    tail: Annotated[int | None, typer.Option(min=1, help="The last lines alone.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and print what comes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a job's log; with --json each line as a JSON string."""
+    for line in ctx.obj.logs(ctx.obj.resolve(job), rank=rank, tail=tail, follow=follow):
+        typer.echo(json.dumps(line) if as_json else line)
+
+
+@app.command()
+def preview(
+    ctx: typer.Context,
+    file: Annotated[
+        typer.FileText | None, typer.Argument(metavar="[FILE]", help="A job spec: show the sizes it may have.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Without a file: the optimizer to scale.")] = None,
+    kappa: Annotated[list[float] | None, typer.Option(help="Batch multiplier; may be repeated.")] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the scaling rules make of a job, or of --optimizer sgd --set optimizer.lr=0.1 --set ema=0.99"""
+    if file is not None:
+        sizes = ctx.obj.preview_submit(override(read_spec(file), settings or []))
+        _show(sizes, display.size_list(sizes.sizes), as_json)
+        return
+    if optimizer is None:
+        raise InvalidRequest("Name a job spec, or an optimizer with --optimizer.")
+    asked = {"optimizer": {"name": optimizer}, "kappas": kappa or [1, 2, 4, 8]}
+    rows = ctx.obj.scaling_preview(override(asked, settings or []))
+    _show(rows, display.scaling_list(rows.items), as_json)
+
+
+@app.command()
+def cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Show the nodes, and which jobs wait for them."""
+    view = ctx.obj.cluster()
+    _show(view, display.cluster_view(view), as_json)
+
+
+def complaints(error: EmascaleError) -> Iterable[str]:
+    """One line for each wrong field, or one for the whole."""
+    for wrong in error.errors:
+        yield f"{wrong.pointer.lstrip('/').replace('/', '.')}: {wrong.message}"
+    if not error.errors:
+        yield error.detail
+    if error.request_id and not isinstance(error, InvalidRequest):
+        yield f"(request {error.request_id})"
+
+
+def _show(model: BaseModel, shown: RenderableType, as_json: bool) -> None:
+    if as_json:
+        typer.echo(model.model_dump_json(indent=2))
+    else:
+        display.console().print(shown)
+
+
+def _watch(client: Client, view: JobView, as_json: bool) -> None:
+    if as_json:
+        for event in client.watch(view.id):
+            typer.echo(event.model_dump_json())
+    else:
+        _watch_board(client, view)
+    if client.job(view.id).status.phase is not Phase.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _watch_board(client: Client, view: JobView) -> None:
+    console = display.console()
+    with Board(console) as board:
+        board.add(view.id, view.name)
+        for event in client.watch(view.id):
+            board.hear(event)
+    console.print(display.job_view(client.job(view.id)))
+    console.print(display.resize_list(client.resizes(view.id).items))
