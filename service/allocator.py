@@ -39,12 +39,7 @@ class Demand:
     maximum: int  # most workers, at least the minimum; a requested size caps it
     cpu: float = 1  # of one worker
     gpu: float = 0
-    current: int = 0  # workers that it was given; 0: it waits
-    deferred: bool = False  # its size changes only later: until then it keeps the room that it has as well
-
-    def occupies(self, workers: int) -> int:
-        """Workers for which room must be kept when it is given `workers`."""
-        return max(workers, self.current) if self.deferred else workers
+    current: int = 0  # workers that it was given; 0: it waits to be started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +136,7 @@ class _Table:
         """Give the job so many workers if they fit beside all that was given; else leave it as it is."""
         before = self._occupied.get(job.job)
         self.given.setdefault(job.job, 0)
-        self._occupied[job.job] = (_shape(job.gpu, job.cpu), job.occupies(workers))
+        self._occupied[job.job] = (_shape(job.gpu, job.cpu), workers)
         if self._packs():
             self.given[job.job] = workers
             return True
