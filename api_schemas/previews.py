@@ -31,6 +31,7 @@ class ScalingRow(BaseModel):
     kappa: float
     values: Values = Field(description="What `scaling.derive` returns, and ema_momentum, bn_momentum where given.")
     warnings: list[str] = Field(description="Codes of the scaling rules.")
+    error: str | None = Field(None, description="Code of the rule that refuses this kappa; `values` is empty then.")
 
 
 class ScalingPreview(BaseModel):
@@ -48,6 +49,7 @@ class SizePreview(BaseModel):
     kappa: float
     values: Values
     warnings: list[str]
+    error: str | None = Field(None, description="Code of the rule that refuses this size; `values` is empty then.")
 
 
 class JobPreview(BaseModel):

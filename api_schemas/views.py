@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from api_schemas.jobs import JobSpec
+from api_schemas.jobs import JobSpec, ResizeRequest
 
 Values = dict[str, Any]
 """Hyperparameters by name: what `scaling.derive` returns, and ema_momentum, bn_momentum, clip_norm where used."""
@@ -92,6 +92,7 @@ class JobView(BaseModel):
     status: JobStatus
     workers: int = Field(description="Workers that train now.")
     target_workers: int | None = Field(description="Asked for by a resize; null: as many as elasticity allows.")
+    pending_resizes: list[ResizeRequest] = Field([], description="Those that wait for their sample, the next first.")
     kappa: float | None
     batch: int | None = Field(description="Samples per optimizer step.")
     generation: int
@@ -168,6 +169,7 @@ class Checkpoint(BaseModel):
     samples: int
     bytes: int
     saved_at: datetime
+    files: list[str] = Field([], description="GET /jobs/{id}/checkpoints/{name}/{file} downloads one.")
 
 
 class Artifact(BaseModel):
