@@ -1,0 +1,119 @@
+"""The background writer: never more than one in flight and the newest waiting."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+import torch
+
+from workers.checkpoint import Snapshot, names
+from workers.checkpoint_writer import CheckpointWriter, Failed, Saved
+from workers.storage import Storage, StorageError
+
+
+class SlowStorage(Storage):
+    """Holds every write until `released`, and says when one has begun."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.begun, self.released = Event(), Event()
+        self.broken = False
+
+    def write(self, key: str, data: bytes) -> None:
+        self.begun.set()
+        assert self.released.wait(10)
+        if self.broken:
+            raise StorageError("write", self.url_of(key), "No space left on device")
+        super().write(key, data)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> SlowStorage:
+    return SlowStorage(str(tmp_path))
+
+
+def snapshot(value: float) -> Snapshot:
+    return Snapshot({"model": {"w": torch.tensor([value])}}, {"value": value})
+
+
+def results_of(writer: CheckpointWriter) -> list[Saved | Failed]:
+    """The next results, as soon as there are any."""
+    deadline = time.monotonic() + 10
+    while not (results := writer.drain()):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return results
+
+
+def test_the_newest_waiting_replaces_the_older_one(storage: SlowStorage) -> None:
+    writer = CheckpointWriter(storage)
+    writer.submit("1", snapshot(1))
+    assert storage.begun.wait(10)
+    for name in ("2", "3", "4"):
+        writer.submit(name, snapshot(float(name)))
+    assert writer.drain() == []
+    storage.released.set()
+    writer.close()
+    results = writer.drain()
+    assert [result.name for result in results] == ["1", "4"]
+    assert all(isinstance(result, Saved) and result.bytes > 0 for result in results)
+    assert names(storage) == ["1", "4"]
+    assert writer.drain() == []
+
+
+def test_a_failure_is_reported_and_the_next_one_is_written(storage: SlowStorage) -> None:
+    storage.released.set()
+    storage.broken = True
+    writer = CheckpointWriter(storage)
+    writer.submit("1", snapshot(1))
+    (failed,) = results_of(writer)
+    assert isinstance(failed, Failed)
+    assert "No space left on device" in failed.message
+    storage.broken = False
+    writer.submit("2", Snapshot({"model": {}}, {"bad": object()}))
+    writer.close()
+    assert [type(result) for result in writer.drain()] == [Failed]
+
+
+def test_old_checkpoints_are_pruned(storage: SlowStorage) -> None:
+    storage.released.set()
+    writer = CheckpointWriter(storage, keep=2)
+    for name in ("1", "2", "3"):
+        writer.submit(name, snapshot(1))
+        results_of(writer)
+    writer.close()
+    assert names(storage) == ["2", "3"]
+
+
+def test_a_failed_deletion_does_not_fail_the_checkpoint(
+    storage: SlowStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(prefix: str) -> None:
+        raise StorageError("delete", prefix, "Permission denied")
+
+    monkeypatch.setattr(storage, "delete", refuse)
+    storage.released.set()
+    writer = CheckpointWriter(storage, keep=1)
+    with caplog.at_level(logging.WARNING):
+        for name in ("1", "2"):
+            writer.submit(name, snapshot(1))
+            assert [type(result) for result in results_of(writer)] == [Saved]
+        writer.close()
+    assert "Permission denied" in caplog.text
+
+
+def test_closing_without_waiting_drops_what_waits(storage: SlowStorage) -> None:
+    writer = CheckpointWriter(storage)
+    writer.submit("1", snapshot(1))
+    assert storage.begun.wait(10)
+    writer.submit("2", snapshot(2))
+    writer.close(wait=False)
+    with pytest.raises(RuntimeError, match="closed"):
+        writer.submit("3", snapshot(3))
+    storage.released.set()
+    writer.close()
+    assert names(storage) == ["1"]
