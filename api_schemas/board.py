@@ -51,12 +51,12 @@ class Board:
         """Show what happened to a job that was added."""
         before = self._pictures[event.job]
         after = self._pictures[event.job] = before.after(event)
-        for line in _lines(before, after, event):
-            self._recent.append(f"{event.at:%H:%M:%S}  {after.name}  {line}")
-            if self._live is None:
-                self._console.print(self._recent[-1])
+        said = [f"{event.at:%H:%M:%S}  {after.name}  {line}" for line in _lines(before, after, event)]
+        self._recent.extend(said)
         if self._live is not None:
-            self._live.update(display.live(list(self._pictures.values()), self._recent))
+            self._live.update(display.live(list(self._pictures.values()), self._recent), refresh=bool(said))
+        else:
+            self._console.print(*said, sep="\n", end="\n" if said else "")
 
 
 def _lines(before: Picture, after: Picture, event: Event) -> Iterator[str]:

@@ -18,7 +18,6 @@ from api_schemas.errors import EmascaleError, InvalidRequest
 from api_schemas.specfile import override, read_spec
 from api_schemas.views import JobView, Phase
 
-
 ABOUT = "Elastic training jobs whose dynamics survive every change of batch size."
 
 
@@ -205,20 +204,17 @@ def _show(model: BaseModel, shown: RenderableType, as_json: bool) -> None:
 
 
 def _watch(client: Client, view: JobView, as_json: bool) -> None:
+    console = display.console()
     if as_json:
         for event in client.watch(view.id):
             typer.echo(event.model_dump_json())
     else:
-        _watch_board(client, view)
-    if client.job(view.id).status.phase is not Phase.SUCCEEDED:
+        with Board(console) as board:
+            board.add(view.id, view.name)
+            for event in client.watch(view.id):
+                board.hear(event)
+    ended = client.job(view.id)
+    if not as_json:
+        console.print(display.job_view(ended), display.resize_list(client.resizes(view.id).items))
+    if ended.status.phase is not Phase.SUCCEEDED:
         raise typer.Exit(1)
-
-
-def _watch_board(client: Client, view: JobView) -> None:
-    console = display.console()
-    with Board(console) as board:
-        board.add(view.id, view.name)
-        for event in client.watch(view.id):
-            board.hear(event)
-    console.print(display.job_view(client.job(view.id)))
-    console.print(display.resize_list(client.resizes(view.id).items))

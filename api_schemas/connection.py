@@ -104,7 +104,8 @@ def parse(response: httpx.Response, kind: type[T] | TypeAdapter[T]) -> T:
 
 def _checked(address: str) -> str:
     try:
-        known = httpx.URL(address).scheme in ("http", "https")
+        url = httpx.URL(address)
+        known = url.scheme in ("http", "https") and url.host != ""
     except httpx.InvalidURL:
         known = False
     if not known:

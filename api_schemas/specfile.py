@@ -56,4 +56,4 @@ def _load(source: IO[str] | str, name: str) -> Any:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidRequest(f"{name}{where}: not YAML or JSON: {error.problem}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{name}: not YAML or JSON: {error}.") from error
+        raise InvalidRequest(f"{name}: not YAML or JSON: {' '.join(str(error).split())}") from error

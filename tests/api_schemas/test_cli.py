@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from api_schemas.cli import app
+from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest, NotFound
+from api_schemas.previews import JobPreview, ScalingPreview, ScalingRow, SizePreview
+from api_schemas.views import ClusterView, Node, Page, Phase, QueuedJob
+from tests.api_schemas.answers import NOW, SPEC, Answers, job_row, job_view, resize_preview, resize_row, sse, story
+
+JOB = "/v1/jobs/abc123"
+
+
+@pytest.fixture
+def service() -> Answers:
+    answers = Answers()
+    answers.add("GET", JOB, job_view())
+    return answers
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(SPEC))
+    return str(path)
+
+
+def emascale(service: Answers, *arguments: str, **options: Any) -> Result:
+    """The command, run over prepared answers."""
+
+    def connect(url: str | None) -> Any:
+        return service.client(url or "http://service")
+
+    return CliRunner().invoke(app, arguments, obj=connect, **options)
+
+
+def ended(phase: Phase) -> Answers:
+    """A job that is over, with its story and its one resize."""
+    service = Answers()
+    service.add("GET", JOB, job_view(phase=phase))
+    service.add("GET", f"{JOB}/events", httpx.Response(200, text=sse(*story())))
+    service.add("GET", f"{JOB}/resizes", Page(items=[resize_row()]))
+    return service
+
+
+def test_submit_sends_the_file(service: Answers, spec: str) -> None:
+    service.add("POST", "/v1/jobs", job_view(), status=201)
+
+    result = emascale(service, "submit", spec)
+
+    assert result.exit_code == 0
+    assert "abc123" in result.stdout
+    assert service.body() == SPEC
+
+
+def test_submit_sets_fields_on_top(service: Answers, spec: str) -> None:
+    service.add("POST", "/v1/jobs", job_view(), status=201)
+
+    changes = ["optimizer.lr=1e-3", "elasticity.workers=[2, 8]", "labels.team=vision", "clip.norm=1", "name=other"]
+    emascale(service, "submit", spec, *(part for change in changes for part in ("--set", change)))
+
+    assert service.body() == SPEC | {
+        "optimizer": {"name": "sgd", "lr": 0.001},
+        "elasticity": {"workers": [2, 8]},
+        "labels": {"team": "vision"},
+        "clip": {"norm": 1},
+        "name": "other",
+    }
+
+
+@pytest.mark.parametrize("text", ['{"optimizer": {"lr": 1e-3, "eps": 1E+2}}', "optimizer: {lr: 1e-3, eps: 1E+2}"])
+def test_numbers_mean_the_same_in_yaml_and_json(service: Answers, text: str) -> None:
+    service.add("POST", "/v1/jobs", job_view(), status=201)
+
+    emascale(service, "submit", "-", input=text)
+
+    assert service.body() == {"optimizer": {"lr": 0.001, "eps": 100.0}}
+
+
+def test_a_dry_run_shows_the_sizes(service: Answers, spec: str) -> None:
+    values = {"lr": 0.2, "betas": [0.81, 0.998]}
+    sizes = [SizePreview(workers=2, batch=128, kappa=2.0, values=values, warnings=["ema_coarse"])]
+    service.add("POST", "/v1/jobs", JobPreview(spec=SPEC, sizes=sizes))
+
+    shown = emascale(service, "submit", spec, "--dry-run").stdout
+    also_shown = emascale(service, "preview", spec).stdout
+
+    assert service.last.url.params["dry_run"] == "true"
+    assert shown == also_shown
+    assert "0.81, 0.998" in shown
+    assert "ema_coarse" in shown
+
+
+def test_watching_tells_the_story_line_by_line(spec: str) -> None:
+    service = ended(Phase.SUCCEEDED)
+    service.add("POST", "/v1/jobs", job_view(), status=201)
+
+    result = emascale(service, "submit", spec, "--watch")
+
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert "Submitted digits as abc123." in lines[0]
+    assert lines[1] == "03:04:05  digits  submitted"
+    assert "03:04:05  digits   50%, loss 1.5, kappa 4, lr 0.39, rho 0.9606, 4 workers" in lines
+    resized = "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost"
+    assert f"03:04:05  digits  {resized}" in lines
+    assert any("accuracy 0.9711, accuracy of the EMA 0.9822" in line for line in lines)
+
+
+@pytest.mark.parametrize(("phase", "code"), [(Phase.SUCCEEDED, 0), (Phase.FAILED, 1), (Phase.CANCELLED, 1)])
+def test_watch_ends_as_the_job_does(phase: Phase, code: int) -> None:
+    result = emascale(ended(phase), "watch", "abc123")
+
+    assert result.exit_code == code
+    assert "4 -> 2" in result.stdout.splitlines()[-2]
+    assert phase in result.stdout
+
+
+def test_watch_as_json_is_an_event_a_line() -> None:
+    lines = emascale(ended(Phase.SUCCEEDED), "watch", "abc123", "--json").stdout.splitlines()
+
+    assert [json.loads(line)["type"] for line in lines] == [event.type for event in story()]
+
+
+def test_list_filters_and_shows(service: Answers) -> None:
+    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123"), job_row("def456", name="other")]))
+
+    result = emascale(service, "list", "--status", "running", "--status", "queued", "--label", "team=vision")
+
+    assert service.last.url.params.get_list("status") == ["running", "queued"]
+    assert service.last.url.params["label"] == "team=vision"
+    assert [line.split()[0] for line in result.stdout.splitlines() if "digits" in line or "other" in line] == [
+        "abc123",
+        "def456",
+    ]
+    assert "25%" in result.stdout
+
+
+def test_get_by_prefix(service: Answers) -> None:
+    service.add("GET", "/v1/jobs/abc", NotFound())
+    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123")]))
+
+    shown = emascale(service, "get", "abc").stdout
+
+    assert "digits (abc123)" in shown
+    assert "0.9801" in shown
+
+
+def test_a_failure_shows_its_traceback_and_log() -> None:
+    status = job_view().status.model_copy(update={"traceback": "ValueError: [red]", "log_tail": ["last [line]"]})
+    service = Answers()
+    service.add("GET", JOB, job_view(status=status))
+
+    shown = emascale(service, "get", "abc123").stdout
+
+    assert "ValueError: [red]" in shown
+    assert "last [line]" in shown
+
+
+def test_resize_asks_for_workers(service: Answers) -> None:
+    service.add("POST", f"{JOB}/resize", job_view(target_workers=3))
+
+    result = emascale(service, "resize", "abc123", "3", "--at-samples", "5000")
+
+    assert result.exit_code == 0
+    assert service.body() == {"workers": 3, "at_samples": 5000}
+
+
+def test_a_resize_s_dry_run_shows_before_and_after(service: Answers) -> None:
+    service.add("POST", f"{JOB}/resize", resize_preview())
+
+    rows = [line.split() for line in emascale(service, "resize", "abc123", "2", "--dry-run").stdout.splitlines()]
+
+    assert ["lr", "0.4", "0.2"] in rows
+    assert ["kappa", "4", "2"] in rows
+    assert ["state", "momentum_buffer", "x", "0.5"] in rows
+
+
+def test_cancel(service: Answers) -> None:
+    service.add("POST", f"{JOB}/cancel", job_view(phase=Phase.CANCELLING))
+
+    assert "cancelling" in emascale(service, "cancel", "abc123").stdout
+
+
+def test_logs_are_printed_as_they_are(service: Answers) -> None:
+    service.add("GET", f"{JOB}/logs", httpx.Response(200, text="[rank 0] one\ntwo"))
+
+    assert emascale(service, "logs", "abc123", "--rank", "0", "--tail", "2").stdout == "[rank 0] one\ntwo\n"
+    assert dict(service.last.url.params) == {"rank": "0", "tail": "2"}
+    assert emascale(service, "logs", "abc123", "--json").stdout == '"[rank 0] one"\n"two"\n'
+
+
+def test_preview_of_an_optimizer(service: Answers) -> None:
+    rows = [ScalingRow(kappa=kappa, values={"lr": 0.1 * kappa}, warnings=[]) for kappa in (1.0, 4.0)]
+    service.add("POST", "/v1/scaling/preview", ScalingPreview(items=rows))
+
+    arguments = ("--optimizer", "sgd", "--set", "optimizer.lr=0.1", "--kappa", "1", "--kappa", "4", "--set", "ema=0.99")
+    shown = emascale(service, "preview", *arguments).stdout
+
+    assert service.body() == {"optimizer": {"name": "sgd", "lr": 0.1}, "ema": 0.99, "kappas": [1, 4]}
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["1", "0.1"] in rows
+    assert ["4", "0.4"] in rows
+
+
+def test_cluster(service: Answers) -> None:
+    node = Node(id="f" * 56, address="127.0.0.2", alive=True, cpu=4, gpu=0, cpu_used=3, gpu_used=0)
+    waiting = QueuedJob(id="abc123", name="digits", priority=0, message="Waits for 2 workers.")
+    service.add("GET", "/v1/cluster", ClusterView(connected=True, seen_at=NOW, nodes=[node], queue=[waiting]))
+
+    shown = emascale(service, "cluster").stdout
+
+    assert "127.0.0.2" in shown
+    assert "3 of 4" in shown
+    assert "Waits for 2 workers." in shown
+
+
+def prepared() -> Answers:
+    service = ended(Phase.SUCCEEDED)
+    service.add("POST", "/v1/jobs", job_view())
+    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123")]))
+    service.add("POST", f"{JOB}/resize", job_view())
+    service.add("POST", f"{JOB}/cancel", job_view())
+    service.add("GET", f"{JOB}/logs", httpx.Response(200, text="a line\n"))
+    service.add("POST", "/v1/scaling/preview", ScalingPreview(items=[]))
+    service.add("GET", "/v1/cluster", ClusterView(connected=False, seen_at=None, nodes=[], queue=[]))
+    return service
+
+
+ARGUMENTS = {
+    "submit": ["FILE"],
+    "list": [],
+    "get": ["abc123"],
+    "watch": ["abc123"],
+    "resize": ["abc123", "2"],
+    "resizes": ["abc123"],
+    "cancel": ["abc123"],
+    "logs": ["abc123"],
+    "preview": ["--optimizer", "sgd"],
+    "cluster": [],
+}
+
+
+def test_every_command_is_known_here() -> None:
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(ARGUMENTS)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_every_command_speaks_json(command: str, spec: str) -> None:
+    arguments = [spec if part == "FILE" else part for part in ARGUMENTS[command]]
+
+    result = emascale(prepared(), command, *arguments, "--json")
+
+    assert result.exit_code == 0, result.output
+    documents = result.stdout.splitlines() if command in ("watch", "logs") else [result.stdout]
+    assert [json.loads(document) for document in documents]
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_every_command_shows_something(command: str, spec: str) -> None:
+    arguments = [spec if part == "FILE" else part for part in ARGUMENTS[command]]
+
+    result = emascale(prepared(), command, *arguments)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip()
+
+
+def test_each_wrong_field_has_its_line(service: Answers, spec: str) -> None:
+    wrong = [
+        FieldError(pointer="/batch/base", message="must be 1 or more"),
+        FieldError(pointer="/optimizer/lr", message="must be greater than 0"),
+    ]
+    service.add("POST", "/v1/jobs", InvalidRequest("2 fields are wrong.", errors=wrong, request_id="r1"))
+
+    result = emascale(service, "submit", spec)
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == ["batch.base: must be 1 or more", "optimizer.lr: must be greater than 0"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "lines"),
+    [
+        (Conflict("The job has ended."), ["The job has ended."]),
+        (InternalError("The service failed.", request_id="r1"), ["The service failed.", "(request r1)"]),
+    ],
+    ids=["conflict", "internal"],
+)
+def test_a_failure_is_a_line_and_exit_code_1(service: Answers, failure: Any, lines: list[str]) -> None:
+    service.add("POST", f"{JOB}/cancel", failure)
+
+    result = emascale(service, "cancel", "abc123")
+
+    assert (result.exit_code, result.stderr.splitlines()) == (1, lines)
+
+
+def test_no_service_is_a_line_and_exit_code_1() -> None:
+    service = Answers()
+    service.add("GET", "/v1/cluster", httpx.ConnectError("refused"))
+
+    result = emascale(service, "--url", "http://far:9", "cluster")
+
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "http://far:9" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "complaint"),
+    [
+        ("a: [1", [], "line 1"),
+        ("- 1", [], "must hold a mapping"),
+        ("\x00", [], "not YAML or JSON"),
+        ("a: 1", ["a"], "path.to.field=value"),
+        ("a: 1", ["a..b=1"], "path.to.field=value"),
+        ("a: 1", ["a.b=1"], "a.b: `a` has no fields"),
+        ("a: 1", ["b=[1"], "--set b=[1"),
+    ],
+)
+def test_a_wrong_spec_is_a_line_and_exit_code_2(
+    service: Answers, text: str, settings: list[str], complaint: str
+) -> None:
+    result = emascale(service, "submit", "-", *(f"--set={setting}" for setting in settings), input=text)
+
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", ["submit /no/such/file", "get", "resize abc123 0", "preview", "nonsense"])
+def test_wrong_usage_is_exit_code_2(service: Answers, arguments: str) -> None:
+    result = emascale(service, *arguments.split())
+
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_times_are_those_of_the_events(service: Answers) -> None:
+    later = story()[0].model_copy(update={"at": NOW + timedelta(hours=1)})
+    service.add("GET", f"{JOB}/events", httpx.Response(200, text=sse(later, *story()[-1:])))
+    service.add("GET", f"{JOB}/resizes", Page(items=[]))
+
+    assert "04:04:05  digits  submitted" in emascale(service, "watch", "abc123").stdout
