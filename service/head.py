@@ -24,6 +24,11 @@ HEAD_IP = "127.0.0.100"
 """Not 127.0.0.1: Ray would put the machine's own address in its place, which may change under it."""
 OBJECT_STORE_BYTES = 128 * 2**20
 START_PATIENCE_S = 60
+CLIENT_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "3",  # who cannot attach is told after 3 s instead of 20
+}
+"""For every process that attaches to a cluster, one of somebody else too; set before it imports ray."""
 _CORE = ("gcs_server", "raylet")
 _CONNECT_S = 1.0
 
@@ -65,7 +70,7 @@ class EmbeddedRay:
 
     def access(self) -> dict[str, str]:
         """Environment variables with which a process may attach; they must be set before it imports ray."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token), "RAY_USAGE_STATS_ENABLED": "0"}
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token), **CLIENT_ENVIRONMENT}
 
     def record(self) -> HeadRecord | None:
         """What was written down; None: nothing, or it is of before the last boot."""
@@ -90,7 +95,7 @@ class EmbeddedRay:
         self.stop()
         self._folder.mkdir(parents=True, exist_ok=True)
         _write_token(self._token)
-        sessions = Path(tempfile.mkdtemp(prefix="emascale-", dir="/tmp"))  # short: a socket's path has 107 bytes
+        sessions = Path(tempfile.mkdtemp(prefix="ema-", dir="/tmp"))  # short: a socket's path has 107 bytes
         record = HeadRecord(boot=boot_id(), address="", folder=sessions, nodes=[])
         flags = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor"]
         record = self._launch(record, [*flags, *_size(slots)], HEAD_IP)
@@ -103,7 +108,7 @@ class EmbeddedRay:
         record = self.record()
         if record is None or not record.address:
             raise HeadFailed("there is no Ray head to join")
-        self._launch(record, [f"--address={record.address}", *_size(slots)], ip)
+        self._launch(record, [f"--address={record.address}", *_size(slots), "--num-gpus=0"], ip)
 
     def remove_node(self, ip: str) -> None:
         """End a node that was added, as a power cut would."""
@@ -166,7 +171,6 @@ def _common_flags(folder: Path, ip: str) -> list[str]:
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--min-worker-port=0",  # any free one: several nodes share this machine
         "--max-worker-port=0",
-        "--num-gpus=0",
         "--include-log-monitor=false",
         "--disable-usage-stats",
         "--log-style=record",
