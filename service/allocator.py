@@ -128,7 +128,7 @@ class _Table:
     """Workers given so far, and whether more fit beside them."""
 
     def __init__(self, nodes: Iterable[Room]) -> None:
-        self._rooms = sorted((_shape(node.gpu, node.cpu), node.node) for node in nodes)  # nodes without GPU first
+        self._nodes = sorted(nodes, key=lambda node: (node.gpu, node.cpu, node.node))  # nodes without GPU first
         self._occupied: dict[str, tuple[_Shape, int]] = {}
         self.given: dict[str, int] = {}
 
@@ -147,14 +147,14 @@ class _Table:
 
     def slots(self, job: Demand) -> int:
         """How many of this job's workers the empty cluster holds."""
-        return sum(_times(room, _shape(job.gpu, job.cpu)) for room, _ in self._rooms)
+        return slots(job, self._nodes)
 
     def _packs(self) -> bool:
         """Largest workers first, each on the first node with room."""
         counts: dict[_Shape, int] = {}
         for shape, workers in self._occupied.values():
             counts[shape] = counts.get(shape, 0) + workers
-        free = [room for room, _ in self._rooms]
+        free = [_shape(node.gpu, node.cpu) for node in self._nodes]
         return all(_place(shape, counts[shape], free) == 0 for shape in sorted(counts, reverse=True))
 
 
@@ -168,29 +168,35 @@ def _place(shape: _Shape, count: int, free: list[_Shape]) -> int:
     return count
 
 
+def slots(job: Demand, nodes: Iterable[Room]) -> int:
+    """How many of this job's workers the empty cluster holds."""
+    return sum(_times(_shape(node.gpu, node.cpu), _shape(job.gpu, job.cpu)) for node in nodes)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _explain(job: Demand, order: Sequence[Demand], table: _Table, waiting: Demand | None) -> Grant:
-    given, slots = table.given.get(job.job, 0), table.slots(job)
+    given = table.given.get(job.job, 0)
     if given:
         return Grant(workers=given, reason=_size_reason(job, given, order, table.given))
-    need = f"needs {_count(job.minimum, 'worker')} of {_resources(job)}"
-    if slots < job.minimum:
-        return Grant(workers=0, reason=f"{need}; the cluster has {_count(slots, 'slot')}", fits=False)
+    need = f"Needs {counted(job.minimum, 'worker')} of {_resources(job)}"
+    if table.slots(job) < job.minimum:
+        return Grant(workers=0, reason=f"{need}; the cluster has {counted(table.slots(job), 'slot')}.", fits=False)
     if waiting is not None and waiting is not job:
-        return Grant(workers=0, reason=f"{need}; waits behind {waiting.name}, which is first in the queue")
-    holders = ", ".join(other.name for other in order if table.given.get(other.job, 0)) or "other jobs"
-    return Grant(workers=0, reason=f"{need}; waits until enough of the slots that {holders} must keep become free")
+        return Grant(workers=0, reason=f"{need}; waits behind {waiting.name}, which is first in the queue.")
+    holders = [other.name for other in order if table.given.get(other.job, 0)]
+    return Grant(workers=0, reason=f"{need}; waits for slots that {', '.join(holders) or 'others'} cannot do without.")
 
 
 def _size_reason(job: Demand, given: int, order: Sequence[Demand], grants: Mapping[str, int]) -> str:
-    size = _count(given, "worker")
+    size = counted(given, "worker")
     if given == job.maximum:
-        return f"{size}, the most that it may have"
+        return f"{size}: as many as it may have."
     others = [other.name for other in order if other is not job and grants.get(other.job, 0)]
-    return f"{size}: the cluster is shared with {', '.join(others)}" if others else f"{size}: all that fit the cluster"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{size}: the cluster is shared with {', '.join(others)}." if others else f"{size}: all that fit."
 
 
 def _resources(job: Demand) -> str:

@@ -202,7 +202,7 @@ def test_small_jobs_cannot_starve_a_large_one() -> None:
 
 def test_a_job_larger_than_the_cluster_waits_with_a_reason_and_holds_up_nobody() -> None:
     grants = allocate([demand("a1", minimum=8), demand("b2", priority=-1)], rooms(4), "priority")
-    assert grants["a1"] == Grant(workers=0, reason="needs 8 workers of 1 CPU; the cluster has 4 slots", fits=False)
+    assert grants["a1"] == Grant(workers=0, reason="Needs 8 workers of 1 CPU; the cluster has 4 slots.", fits=False)
     assert grants["b2"].workers == 4
 
 
