@@ -11,11 +11,11 @@ import yaml
 from api_schemas.errors import FieldError, InvalidRequest
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number, as in JSON and YAML 1.2; PyYAML alone reads a string."""
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
@@ -51,7 +51,7 @@ def _with(part: dict[str, Any], names: list[str], value: Any, path: str) -> dict
 
 def _load(source: IO[str] | str, name: str) -> Any:
     try:
-        return yaml.load(source, _Loader)
+        return yaml.load(source, Loader)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidRequest(f"{name}{where}: not YAML or JSON: {error.problem}.") from error

@@ -26,6 +26,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _anchored(url: str) -> str:
+    """A plain path is made absolute: workers run in other folders."""
+    return url if "://" in url else str(Path(url).absolute())
+
+
 def _database_below(data: dict[str, Any]) -> str:
     return f"sqlite:///{data['data_folder'] / 'emascale.db'}"
 
@@ -45,7 +50,7 @@ class Settings(BaseSettings):
     host: Annotated[str, AfterValidator(_loopback)] = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="0: any free port.")
     database_url: str = Field(default_factory=_database_below, description="SQLAlchemy URL: SQLite or PostgreSQL.")
-    storage_url: str = Field(
+    storage_url: Annotated[str, AfterValidator(_anchored)] = Field(
         default_factory=_storage_below, description="Folder or fsspec URL below which every job has its own folder."
     )
     ray_address: str | None = Field(None, description="Of a running cluster; null: the service starts its own.")

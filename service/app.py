@@ -1,0 +1,40 @@
+"""`create_app`: the HTTP API over a database that is migrated already. It never talks to Ray."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
+from api_schemas.previews import ScalingPreviewRequest
+from service import openapi, problems
+from service.context import Context
+from service.db import Database
+from service.guard import Guard
+from service.ids import time_ordered_id
+from service.routes import files, history, jobs, surroundings
+from service.settings import Settings
+
+
+def create_app(
+    settings: Settings,
+    database: Database,
+    *,
+    new_job_id: Callable[[], str] | None = None,
+    new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
+) -> FastAPI:
+    """The application. Job ids are by default in the order of time, by the database's clock."""
+    app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None)
+    app.state.context = Context(
+        settings=settings,
+        database=database,
+        new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
+    )
+    for router in (jobs.router, history.streams, history.router, files.router, surroundings.router):
+        app.include_router(router)
+    problems.install(app)
+    openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest)
+    app.add_middleware(Guard, hosts=[settings.host], new_request_id=new_request_id)
+    return app

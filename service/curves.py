@@ -1,0 +1,76 @@
+"""The training curves of a job: read by name and range, thinned, as a model or as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session, col, select
+
+from api_schemas.views import Curves
+from service.db import Database
+from service.jobs import found
+from service.tables import Job, MetricRow
+from service.thinning import thin
+
+MAX_NAMES = 100
+DEFAULT_POINTS = 1000
+
+Values = list[tuple[int, float | None]]
+
+
+class CurveQuery(BaseModel):
+    """Which curves, over which samples, in how many points."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: list[str] = Field([], max_length=MAX_NAMES, description="As often as needed; none: all curves.")
+    start: int = Field(0, ge=0, lt=2**63, alias="from", description="First sample.")
+    stop: int | None = Field(None, ge=0, lt=2**63, alias="to", description="Last sample; none: to the end.")
+    points: int | None = Field(
+        None, ge=2, le=10_000, description=f"Most points of a curve; none: {DEFAULT_POINTS}, as CSV all."
+    )
+
+
+def read(database: Database, job_id: str, query: CurveQuery) -> Curves:
+    """The curves, thinned. Raises NotFound."""
+    with database.reading() as session:
+        names = _names(session, job_id, query)
+        series = {name: _curve(session, job_id, name, query, query.points or DEFAULT_POINTS) for name in names}
+    return Curves(series={name: values for name, values in series.items() if values})
+
+
+def csv(database: Database, job_id: str, query: CurveQuery) -> Iterator[str]:
+    """The curves as lines of `name,samples,value`; a value that is not finite is empty. Raises NotFound at once."""
+    with database.reading() as session:
+        names = _names(session, job_id, query)
+    return _lines(database, job_id, query, names)
+
+
+def _lines(database: Database, job_id: str, query: CurveQuery, names: Sequence[str]) -> Iterator[str]:
+    yield "name,samples,value\r\n"
+    for name in names:
+        with database.reading() as session:
+            values = _curve(session, job_id, name, query, query.points)
+        quoted = name.replace('"', '""')
+        yield "".join(f'"{quoted}",{samples},{"" if value is None else value}\r\n' for samples, value in values)
+
+
+def _names(session: Session, job_id: str, query: CurveQuery) -> Sequence[str]:
+    found(session.exec(select(Job.id).where(Job.id == job_id)).first(), job_id)
+    if query.name:
+        return list(dict.fromkeys(query.name))
+    names = select(MetricRow.name).where(MetricRow.job_id == job_id).distinct()
+    return session.exec(names.order_by(col(MetricRow.name)).limit(MAX_NAMES)).all()
+
+
+def _curve(session: Session, job_id: str, name: str, query: CurveQuery, points: int | None) -> Values:
+    """What is not finite has no place in the geometry: it is left out where a curve is thinned."""
+    rows = select(MetricRow.samples, MetricRow.value).where(MetricRow.job_id == job_id, MetricRow.name == name)
+    rows = rows.where(MetricRow.samples >= query.start)
+    if query.stop is not None:
+        rows = rows.where(MetricRow.samples <= query.stop)
+    values = [(samples, value) for samples, value in session.exec(rows.order_by(col(MetricRow.samples)))]
+    if points is None or len(values) <= points:
+        return list(values)
+    return list(thin([(samples, value) for samples, value in values if value is not None], points))

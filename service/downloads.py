@@ -1,0 +1,69 @@
+"""Files of a job's storage over HTTP: whole, or the range that was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from api_schemas.errors import EmascaleError
+from service.storage import Folder, Stored
+
+CHUNK = 2**18
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class RangeNotSatisfiable(EmascaleError):
+    """The file has no such range."""
+
+    code = "range_not_satisfiable"
+    status = 416
+
+
+def download(folder: Folder, path: str, request: Request) -> Response:
+    """The file, or a part of it (`Range`, `If-Range`), or 304 (`If-None-Match`). Raises NotFound, Unavailable."""
+    file = folder.find(path)
+    etag = f'"{hashlib.sha256(file.version.encode()).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    unchanged = request.headers.get("if-range", etag) == etag
+    asked = wanted(request.headers.get("range", ""), file.bytes) if unchanged else None
+    start, stop = asked or (0, file.bytes)
+    if asked:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
+    headers["Content-Length"] = str(stop - start)
+    headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(path.rpartition('/')[2], safe='')}"
+    content = _content(folder, file, start, stop)
+    return StreamingResponse(content, 206 if asked else 200, headers, "application/octet-stream")
+
+
+def wanted(header: str, size: int) -> tuple[int, int] | None:
+    """[start, stop) of a `Range` header; None: the whole file, as for what is no single range of bytes (RFC 9110).
+
+    Raises RangeNotSatisfiable.
+    """
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or match[1] == match[2] == "":
+        return None
+    if not match[1]:
+        start, stop = max(0, size - int(match[2])), size
+    else:
+        start, stop = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= stop:
+        raise RangeNotSatisfiable(f"The file has {size} bytes.")
+    return start, stop
+
+
+def _content(folder: Folder, file: Stored, start: int, stop: int) -> Iterator[bytes]:
+    with folder.open(file.path) as source:
+        source.seek(start)
+        while start < stop and (chunk := source.read(min(CHUNK, stop - start))):
+            start += len(chunk)
+            yield chunk

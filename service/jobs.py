@@ -1,0 +1,273 @@
+"""What can be done with jobs. Each function is one transaction; the reconciler acts on what it left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import defer
+from sqlmodel import Session, col, select
+
+from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
+from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
+from api_schemas.previews import JobPreview
+from api_schemas.views import JobRow, JobView, Page, Phase, ResizePreview
+from service import events
+from service.admission import check_recipe
+from service.db import Database, lock
+from service.lifecycle import Happening
+from service.previews import job_preview, resize_preview
+from service.storage import Folder
+from service.tables import Job, PendingResize
+from service.validation import check, invalid
+from service.views import job_row, job_view
+
+MAX_PENDING = 100
+Value = TypeVar("Value")
+LIGHT = [
+    defer(col(column), raiseload=True)  # type: ignore[arg-type]  # SQLAlchemy's own attributes, at class level
+    for column in (
+        Job.spec,
+        Job.values,
+        Job.traceback,
+        Job.log_tail,
+        Job.pending_resizes,
+        Job.evaluation,
+        Job.artifacts,
+    )
+]
+"""Columns that a list leaves where they are."""
+
+
+class JobQuery(BaseModel):
+    """Which jobs to list, and how many."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(50, ge=1, le=200)
+    after: str | None = Field(None, max_length=32, description="`next` of the page before.")
+    status: list[Phase] = Field([], max_length=20)
+    recipe: str | None = None
+    name: str | None = None
+    label: list[str] = Field([], max_length=64, description="`key=value`, as often as needed.")
+
+
+def submit(database: Database, spec: JobSpec, *, job_id: str, storage: str, key: str | None) -> tuple[JobView, bool]:
+    """Take a job, and whether it is new: the same key and spec again are the job of the first time.
+
+    Raises UnknownRecipe, InvalidRequest, ScalingError; Conflict for a key that was used for another spec.
+    """
+    job_preview(spec)
+    body = spec.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    with database.writing() as session:
+        if key is not None and (known := session.exec(select(Job).where(Job.idempotency_key == key)).first()):
+            return _same(known, digest), False
+        check_recipe(session, spec.recipe)
+        job = _new_job(spec, body, job_id, storage, database.now())
+        job.idempotency_key, job.body_digest = key, digest
+        session.add(job)
+        events.submitted(session, job, job.created_at)
+        return job_view(job), True
+
+
+def preview(database: Database, spec: JobSpec) -> JobPreview:
+    """What `submit` would take. Raises as it does."""
+    with database.reading() as session:
+        check_recipe(session, spec.recipe)
+    return job_preview(spec)
+
+
+def listing(database: Database, query: JobQuery) -> Page[JobRow]:
+    """A page of jobs, newest first."""
+    found = select(Job).options(*LIGHT).order_by(col(Job.id).desc()).limit(query.limit + 1)
+    if query.after is not None:
+        found = found.where(col(Job.id) < query.after)
+    if query.status:
+        found = found.where(col(Job.phase).in_(query.status))
+    if query.recipe is not None:
+        found = found.where(Job.recipe == query.recipe)
+    if query.name is not None:
+        found = found.where(Job.name == query.name)
+    for name, value in map(_label, query.label):
+        found = found.where(col(Job.labels)[name].as_string() == value)
+    with database.reading() as session:
+        jobs = session.exec(found).all()
+    rows = [job_row(job) for job in jobs[: query.limit]]
+    return Page(items=rows, next=rows[-1].id if len(jobs) > query.limit else None)
+
+
+def get(database: Database, job_id: str) -> JobView:
+    """A job, whole. Raises NotFound."""
+    with database.reading() as session:
+        return job_view(found(session.get(Job, job_id), job_id))
+
+
+def revision(database: Database, job_id: str) -> int:
+    """The number of the job's present state, read without the rest. Raises NotFound."""
+    with database.reading() as session:
+        return found(session.exec(select(Job.revision).where(Job.id == job_id)).first(), job_id)
+
+
+def storage(database: Database, job_id: str) -> str:
+    """The URL of the job's own folder. Raises NotFound."""
+    with database.reading() as session:
+        return found(session.exec(select(Job.storage).where(Job.id == job_id)).first(), job_id)
+
+
+def has_ended(database: Database, job_id: str) -> bool:
+    """Whether nothing more comes of the job: it has ended, or is deleted."""
+    with database.reading() as session:
+        phase = session.exec(select(col(Job.phase)).where(Job.id == job_id)).first()
+    return phase is None or phase.is_terminal
+
+
+def patch(database: Database, job_id: str, change: JobPatch) -> JobView:
+    """Change what may change while a job lives. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
+    with database.writing() as session:
+        job = _locked(session, job_id)
+        changed = change.model_dump(mode="json", exclude_none=True)
+        if job.phase.is_terminal and changed.keys() - {"labels"}:
+            raise _impossible(job, "Only its labels may change")
+        elasticity = job.spec["elasticity"] | changed.get("elasticity", {})
+        spec = check(JobSpec, job.spec | changed | {"elasticity": elasticity})
+        job_preview(spec)
+        _respecify(job, spec)
+        return _changed(session, job)
+
+
+def resize(database: Database, job_id: str, request: ResizeRequest) -> JobView:
+    """Ask for another number of workers, now or later. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
+    now = database.now()
+    with database.writing() as session:
+        job = _locked(session, job_id)
+        _check_resize(job, request)
+        if request.at_samples is None or request.at_samples <= job.samples:
+            job.target_workers, job.target_requested_at = request.workers, now
+        else:
+            _enqueue(job, PendingResize(workers=request.workers, at_samples=request.at_samples, requested_at=now))
+        events.resize_requested(session, job, request.workers, request.at_samples, now)
+        return _changed(session, job)
+
+
+def preview_resize(database: Database, job_id: str, request: ResizeRequest) -> ResizePreview:
+    """What `resize` would change. Raises as it does."""
+    with database.reading() as session:
+        job = found(session.get(Job, job_id), job_id)
+    return _check_resize(job, request)
+
+
+def cancel(database: Database, job_id: str) -> JobView:
+    """Stop a job, at once where no worker has started. Again is no error. Raises NotFound, Conflict."""
+    now = database.now()
+    with database.writing() as session:
+        job = _locked(session, job_id)
+        if job.phase in (Phase.CANCELLING, Phase.CANCELLED):
+            return job_view(job)
+        if job.phase.is_terminal:
+            raise _impossible(job, "It cannot be cancelled any more")
+        job.cancel_requested = True
+        message = "Cancelled on request, before it had workers." if job.phase is Phase.QUEUED else "Its workers stop."
+        events.move(session, job, Happening.CANCEL_REQUESTED, "cancel_requested", message, now)
+        return _changed(session, job)
+
+
+def delete(database: Database, job_id: str, folder: Callable[[str], Folder]) -> None:
+    """Remove a job that has ended, with all that it stored. Raises NotFound, Conflict, Unavailable.
+
+    Storage goes first: where that fails the job is still there, and the request can be repeated.
+    """
+    with database.reading() as session:
+        job = found(session.get(Job, job_id), job_id)
+    if not job.phase.is_terminal:
+        raise _impossible(job, "Cancel it before you delete it")
+    folder(job.storage).delete()
+    with database.writing() as session:
+        session.delete(_locked(session, job_id))
+
+
+def found(value: Value | None, job_id: str) -> Value:
+    """The value. Raises NotFound where it is None."""
+    if value is None:
+        raise NotFound(f"There is no job {job_id!r}.")
+    return value
+
+
+def _new_job(spec: JobSpec, body: dict[str, Any], job_id: str, storage: str, now: datetime) -> Job:
+    return Job(
+        id=job_id,
+        name=spec.name,
+        recipe=spec.recipe.name,
+        spec=body,
+        labels=spec.labels,
+        priority=spec.priority,
+        storage=storage,
+        since=now,
+        code="submitted",
+        message="Waiting for workers.",
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _same(job: Job, digest: str) -> JobView:
+    if job.body_digest != digest:
+        raise Conflict(f"This Idempotency-Key was used for another spec: that of job {job.id}.")
+    return job_view(job)
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=") if "=" in text else text.partition(":")
+    if not separator:
+        raise invalid([FieldError(pointer="?label", message="Must read key=value.")])
+    return name, value
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    return found(lock(session, Job, job_id), job_id)
+
+
+def _changed(session: Session, job: Job) -> JobView:
+    """The view after the change: the flush makes the new revision."""
+    session.flush()
+    return job_view(job)
+
+
+def _impossible(job: Job, sentence: str) -> EmascaleError:
+    return Conflict(f"{sentence}: the job is {job.phase}.")
+
+
+def _respecify(job: Job, spec: JobSpec) -> None:
+    """The job with another spec; sizes that were asked for stay within it."""
+    job.spec = spec.model_dump(mode="json")
+    job.labels, job.priority = spec.labels, spec.priority
+    low, high = spec.elasticity.workers
+    if job.target_workers is not None:
+        job.target_workers = min(max(job.target_workers, low), high)
+    job.pending_resizes = [p | {"workers": min(max(p["workers"], low), high)} for p in job.pending_resizes]
+
+
+def _check_resize(job: Job, request: ResizeRequest) -> ResizePreview:
+    """What the resize would do. Raises where it may not be."""
+    if job.phase.is_terminal or job.phase is Phase.CANCELLING:
+        raise _impossible(job, "It cannot be resized any more")
+    spec = JobSpec.model_validate(job.spec)
+    low, high = spec.elasticity.workers
+    if not low <= request.workers <= high:
+        message = f"Must be from {low} to {high}, as elasticity.workers says; PATCH the job to move these limits."
+        raise invalid([FieldError(pointer="/workers", message=message)])
+    if job.total_samples is not None and (request.at_samples or 0) >= job.total_samples:
+        message = f"Must be below {job.total_samples}, where the job ends."
+        raise invalid([FieldError(pointer="/at_samples", message=message)])
+    return resize_preview(job, spec, request.workers, request.at_samples)
+
+
+def _enqueue(job: Job, resize: PendingResize) -> None:
+    if len(job.pending_resizes) >= MAX_PENDING:
+        raise Conflict(f"At most {MAX_PENDING} resizes may wait.")
+    waiting = [*job.pending_resizes, resize.model_dump(mode="json")]
+    job.pending_resizes = sorted(waiting, key=lambda each: int(each["at_samples"]))

@@ -1,0 +1,113 @@
+"""What the scaling rules make of a spec, a resize or bare values, before anything runs. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api_schemas import scaling
+from api_schemas.dynamics import Horizon, Size, state_factors, values_at, warnings_at
+from api_schemas.errors import ScalingError
+from api_schemas.jobs import JobSpec
+from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest, ScalingRow, SizePreview
+from api_schemas.views import ResizePreview
+from service.tables import Job
+
+MAX_SIZES = 16
+
+
+def job_preview(spec: JobSpec) -> JobPreview:
+    """The spec and the sizes it may have. Raises ScalingError where every one of them is refused."""
+    sizes = [_size_preview(spec, workers) for workers in _spread(*spec.elasticity.workers)]
+    if all(size.error for size in sizes):
+        values_at(spec, Size.of(spec, sizes[0].workers), 0, None)  # raises, with the sentence that belongs to it
+    return JobPreview(spec=spec, sizes=sizes)
+
+
+def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None) -> ResizePreview:
+    """Every value before and after. A job without workers is taken at its smallest size. Raises ScalingError."""
+    samples, horizon = at_samples or job.samples, _horizon(job, spec)
+    before, after = _present(job, spec), _sized(job, spec, workers)
+    return ResizePreview(
+        workers=(before.workers, after.workers),
+        kappa=(before.kappa, after.kappa),
+        batch=(before.batch, after.batch),
+        before=values_at(spec, before, samples, horizon),
+        after=values_at(spec, after, samples, horizon),
+        state_factors=state_factors(spec, before, after),
+        warnings=warnings_at(spec, after, horizon),
+    )
+
+
+def scaling_preview(request: ScalingPreviewRequest) -> ScalingPreview:
+    """A row per kappa; one that is refused says so and does not fail the others."""
+    return ScalingPreview(items=[_scaling_row(request, kappa) for kappa in request.kappas])
+
+
+def _scaling_row(request: ScalingPreviewRequest, kappa: float) -> ScalingRow:
+    try:
+        values, findings = _scaled(request, kappa)
+    except ScalingError as error:
+        return ScalingRow(kappa=kappa, values={}, warnings=[], error=error.reason)
+    return ScalingRow(kappa=kappa, values=values, warnings=[finding.code for finding in findings])
+
+
+def _scaled(request: ScalingPreviewRequest, kappa: float) -> tuple[dict[str, Any], list[scaling.Finding]]:
+    derived = scaling.derive(
+        request.optimizer.name,
+        request.optimizer.base(),
+        kappa,
+        f=1.0 if request.second_moment == "assume_noise" else request.f,
+        rule=request.rule,
+        second_moment=scaling.PER_WORKER if request.second_moment == "per_worker" else scaling.GIVEN_F,
+    )
+    values, findings = dict(derived.values), list(derived.findings)
+    if request.ema is not None:
+        values["ema_momentum"] = scaling.ema_momentum(request.ema, kappa)
+        findings += scaling.ema_findings(request.ema, kappa)
+    if request.bn_momentum is not None:
+        values["bn_momentum"] = scaling.batchnorm_momentum(request.bn_momentum, kappa, 1, 1)
+        findings += scaling.batchnorm_findings(request.bn_momentum, kappa)
+    return values, findings
+
+
+def _size_preview(spec: JobSpec, workers: int) -> SizePreview:
+    size = Size.of(spec, workers)
+    made = {"workers": workers, "batch": size.batch, "kappa": size.kappa}
+    try:
+        return SizePreview(**made, values=values_at(spec, size, 0, None), warnings=warnings_at(spec, size, None))
+    except ScalingError as error:
+        return SizePreview(**made, values={}, warnings=[], error=error.reason)
+
+
+def _spread(low: int, high: int) -> list[int]:
+    """All numbers from low to high, or MAX_SIZES of them evenly, both ends included."""
+    if high - low < MAX_SIZES:
+        return list(range(low, high + 1))
+    return [low + round(step * (high - low) / (MAX_SIZES - 1)) for step in range(MAX_SIZES)]
+
+
+def _horizon(job: Job, spec: JobSpec) -> Horizon | None:
+    if job.epoch_size is None:
+        return None
+    return Horizon.of(spec, epoch_size=job.epoch_size, bn_momentum=job.bn_momentum)
+
+
+def _present(job: Job, spec: JobSpec) -> Size:
+    size = _sized(job, spec, job.workers or spec.elasticity.workers[0])
+    if not job.workers or job.batch is None or job.kappa is None:
+        return size
+    return Size(
+        workers=job.workers,
+        batch=job.batch,
+        kappa=job.kappa,
+        noise_fraction=size.noise_fraction,
+        measured=size.measured,
+    )
+
+
+def _sized(job: Job, spec: JobSpec, workers: int) -> Size:
+    """With the noise fraction that the trainer will use: the newest measured one, where there is one."""
+    if job.noise_scale is None or spec.scaling.second_moment == "assume_noise":
+        return Size.of(spec, workers)
+    fraction = job.noise_scale / (job.noise_scale + spec.batch.base)
+    return Size.of(spec, workers, noise_fraction=fraction, measured=True)

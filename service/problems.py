@@ -1,0 +1,67 @@
+"""Every failure as `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+
+from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem
+from service.validation import invalid, pointer, sentence
+
+
+def install(app: FastAPI) -> None:
+    """Answer with a problem, whatever goes wrong in a handler; `Guard` does for the rest."""
+    app.add_exception_handler(EmascaleError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+def respond(error: EmascaleError, request_id: str) -> Response:
+    """The error as an answer."""
+    return _answer(error.problem(HTTPStatus(error.status).phrase), request_id)
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EmascaleError)
+    return respond(error, request.state.request_id)
+
+
+def _on_invalid(request: Request, error: Exception) -> Response:
+    """Parameters of the path, the query and the headers; bodies are read by `validation.body_of`."""
+    assert isinstance(error, RequestValidationError)
+    found = [FieldError(pointer=_parameter(each["loc"]), message=_message(each)) for each in error.errors()]
+    return respond(invalid(found), request.state.request_id)
+
+
+def _on_http(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: an unknown address, or a method that an address does not have."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == NotFound.status:
+        return respond(NotFound(f"There is nothing at {request.url.path}."), request.state.request_id)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_")
+    detail = f"{request.method} {request.url.path}: {error.detail}."
+    problem = Problem(title=phrase, status=error.status_code, code=code, detail=detail)
+    response = _answer(problem, request.state.request_id)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _message(error: ErrorDetails) -> str:
+    return "There is no such parameter." if error["type"] == "extra_forbidden" else sentence(error)
+
+
+def _parameter(location: tuple[int | str, ...]) -> str:
+    """`?limit` for a query parameter; a pointer for the others."""
+    place, *steps = location
+    return f"?{steps[0]}" if place == "query" and steps else pointer(steps)
+
+
+def _answer(problem: Problem, request_id: str) -> Response:
+    body = problem.model_copy(update={"request_id": request_id}).model_dump_json(exclude_none=True)
+    return Response(body, status_code=problem.status, media_type=PROBLEM_MEDIA_TYPE)

@@ -1,0 +1,61 @@
+"""What a job left in its storage: checkpoints and artifacts, to list and to download."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from api_schemas.errors import Problem
+from api_schemas.views import Artifact, Checkpoint, Page
+from service import checkpoints, jobs
+from service.context import DatabaseDep
+from service.downloads import download
+from service.routes.jobs import JobId
+from service.storage import Folder
+
+ARTIFACTS = "artifacts"
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {}}},
+    206: {"description": "The range asked for."},
+}
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["files"], responses={"default": {"model": Problem}})
+
+
+def _folder(job_id: JobId, database: DatabaseDep) -> Folder:
+    return Folder(jobs.storage(database, job_id))
+
+
+FolderDep = Annotated[Folder, Depends(_folder)]
+
+
+@router.get("/checkpoints")
+def list_checkpoints(job_id: JobId, database: DatabaseDep, folder: FolderDep) -> Page[Checkpoint]:
+    """The durable checkpoints, the oldest first."""
+    return checkpoints.listing(database, job_id, folder)
+
+
+@router.get("/checkpoints/{path:path}", response_class=Response, responses=FILE)
+def get_checkpoint(path: str, folder: FolderDep, request: Request) -> Response:
+    """A file of a checkpoint: `<name>/<file>`."""
+    return download(folder, f"{checkpoints.FOLDER}/{path}", request)
+
+
+@router.get("/artifacts")
+def list_artifacts(folder: FolderDep) -> Page[Artifact]:
+    """What the job exported."""
+    files = folder.files(ARTIFACTS)
+    return Page(
+        items=[
+            Artifact(name=file.path.removeprefix(f"{ARTIFACTS}/"), bytes=file.bytes, url=f"{folder.url}/{file.path}")
+            for file in files
+        ]
+    )
+
+
+@router.get("/artifacts/{path:path}", response_class=Response, responses=FILE)
+def get_artifact(path: str, folder: FolderDep, request: Request) -> Response:
+    """An exported file."""
+    return download(folder, f"{ARTIFACTS}/{path}", request)

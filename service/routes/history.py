@@ -1,0 +1,109 @@
+"""What happened to a job: events, curves, resizes, ledger, logs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
+
+from api_schemas.errors import Problem
+from api_schemas.events import Event
+from api_schemas.views import Curves, Ledger, Page, Resize
+from service import curves, feed, jobs, ledger, logs, resizes
+from service.context import ContextDep, DatabaseDep
+from service.curves import CurveQuery
+from service.routes.accept import EventStreamRoute
+from service.routes.jobs import JobId
+from service.storage import Folder
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"], responses={"default": {"model": Problem}})
+streams = APIRouter(prefix=router.prefix, tags=["history"], route_class=EventStreamRoute, include_in_schema=False)
+
+
+class PageQuery(BaseModel):
+    """Which page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000)
+    after: str | None = Field(None, description="`next` of the page before.")
+
+
+class LogQuery(BaseModel):
+    """Which lines."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: str | None = Field(None, max_length=64, description="One worker: `3` or `w3`; none: all of them.")
+    tail: int | None = Field(None, ge=0, le=100_000, description="The last lines only.")
+    follow: bool = Field(False, description="Stay for what comes, until the job has ended.")
+
+
+LastEventId = Annotated[str | None, Header()]
+
+
+def _cursor(database: DatabaseDep, job_id: JobId, request: Request, last_event_id: LastEventId = None) -> int:
+    """Where the stream begins; a job that does not exist is found out before the stream has begun."""
+    jobs.revision(database, job_id)
+    if last_event_id is not None:
+        return feed.cursor(last_event_id, "Last-Event-ID")
+    return feed.cursor(request.query_params.get("after"), "?after")
+
+
+@streams.get("/events", response_class=EventSourceResponse)
+async def stream(
+    job_id: JobId, context: ContextDep, after: Annotated[int, Depends(_cursor)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Events as they happen."""
+    async for message in feed.stream(context.database, job_id, after, context.settings.event_poll_s):
+        yield message
+
+
+@router.get("/events")
+def events(job_id: JobId, query: Annotated[PageQuery, Query()], database: DatabaseDep) -> Page[Event]:
+    """Events, oldest first. With `Accept: text/event-stream` a live stream that `Last-Event-ID` resumes."""
+    return feed.page(database, job_id, feed.cursor(query.after, "?after"), query.limit)
+
+
+@router.get("/metrics", response_model=Curves)
+def metrics(
+    job_id: JobId,
+    query: Annotated[CurveQuery, Query()],
+    database: DatabaseDep,
+    accept: Annotated[str, Header()] = "",
+) -> Curves | Response:
+    """Training curves over samples seen. With `Accept: text/csv` as CSV."""
+    if "text/csv" in accept:
+        return StreamingResponse(curves.csv(database, job_id, query), media_type="text/csv; charset=utf-8")
+    return curves.read(database, job_id, query)
+
+
+@router.get("/resizes")
+def resizes_(job_id: JobId, query: Annotated[PageQuery, Query()], database: DatabaseDep) -> Page[Resize]:
+    """What each change of size did, oldest first."""
+    return resizes.page(database, job_id, feed.cursor(query.after, "?after"), query.limit)
+
+
+@router.get("/ledger")
+def ledger_(job_id: JobId, database: DatabaseDep) -> Ledger:
+    """Which samples were trained on, by which generation."""
+    return ledger.read(database, job_id)
+
+
+@router.get("/logs", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDep) -> Response:
+    """Log lines of the workers, kept after the nodes are gone."""
+    folder = Folder(jobs.storage(context.database, job_id))
+    if not query.follow:
+        lines = logs.read(folder, query.rank, query.tail)
+        return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+
+    def ended() -> bool:
+        return jobs.has_ended(context.database, job_id)
+
+    coming = logs.follow(folder, query.rank, query.tail, ended, context.settings.event_poll_s)
+    return StreamingResponse(coming, media_type="text/plain; charset=utf-8")

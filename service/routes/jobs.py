@@ -1,0 +1,115 @@
+"""Jobs: hand in, look at, change, stop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from api_schemas.errors import Problem
+from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
+from api_schemas.previews import JobPreview
+from api_schemas.views import JobRow, JobView, Page, ResizePreview
+from service import jobs
+from service.context import ContextDep, DatabaseDep
+from service.jobs import JobQuery
+from service.openapi import takes
+from service.storage import Folder
+from service.validation import body_of
+from service.views import etag
+
+LIVE = (
+    "This cannot change once a job is submitted; what can: elasticity.workers, elasticity.kappa, priority and labels."
+)
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": Problem}})
+
+
+class DryRun(BaseModel):
+    """Whether to look only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = False
+
+
+DryRunQuery = Annotated[DryRun, Query()]
+JobId = Annotated[str, Path(max_length=32)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+
+
+@router.post("", status_code=201, openapi_extra=takes(JobSpec))
+def submit(
+    spec: Annotated[JobSpec, Depends(body_of(JobSpec))],
+    query: DryRunQuery,
+    context: ContextDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobView | JobPreview:
+    """Hand in a job (JSON or YAML). With `dry_run` nothing is stored: the answer is the spec and its sizes."""
+    if query.dry_run:
+        response.status_code = 200
+        return jobs.preview(context.database, spec)
+    job_id = context.new_job_id()
+    storage = f"{context.settings.storage_url.rstrip('/')}/{job_id}"
+    job, new = jobs.submit(context.database, spec, job_id=job_id, storage=storage, key=idempotency_key)
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["ETag"] = etag(job.revision)
+    return job
+
+
+@router.get("")
+def listing(query: Annotated[JobQuery, Query()], database: DatabaseDep) -> Page[JobRow]:
+    """Jobs, newest first."""
+    return jobs.listing(database, query)
+
+
+@router.get(
+    "/{job_id}", responses={304: {"description": "The job is as `If-None-Match` says."}}, response_model=JobView
+)
+def get(
+    job_id: JobId, database: DatabaseDep, response: Response, if_none_match: Annotated[str | None, Header()] = None
+) -> JobView | Response:
+    """A job, whole. Asking with the ETag of the last answer costs next to nothing while nothing has changed."""
+    if if_none_match is not None:
+        tag = etag(jobs.revision(database, job_id))
+        if tag in if_none_match:
+            return Response(status_code=304, headers={"ETag": tag})
+    job = jobs.get(database, job_id)
+    response.headers["ETag"] = etag(job.revision)
+    return job
+
+
+@router.patch("/{job_id}", openapi_extra=takes(JobPatch))
+def patch(
+    job_id: JobId, change: Annotated[JobPatch, Depends(body_of(JobPatch, unknown=LIVE))], database: DatabaseDep
+) -> JobView:
+    """Change what may change while the job lives."""
+    return jobs.patch(database, job_id, change)
+
+
+@router.post("/{job_id}/resize", openapi_extra=takes(ResizeRequest))
+def resize(
+    job_id: JobId,
+    request: Annotated[ResizeRequest, Depends(body_of(ResizeRequest))],
+    query: DryRunQuery,
+    database: DatabaseDep,
+) -> JobView | ResizePreview:
+    """Ask for another number of workers. With `dry_run` the answer is every value before and after."""
+    if query.dry_run:
+        return jobs.preview_resize(database, job_id, request)
+    return jobs.resize(database, job_id, request)
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: JobId, database: DatabaseDep) -> JobView:
+    """Stop the job."""
+    return jobs.cancel(database, job_id)
+
+
+@router.delete("/{job_id}", status_code=204)
+def delete(job_id: JobId, database: DatabaseDep) -> None:
+    """Remove a job that has ended, with its checkpoints, artifacts and logs."""
+    jobs.delete(database, job_id, Folder)

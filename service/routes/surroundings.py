@@ -1,0 +1,50 @@
+"""What is around the jobs: scaling rules, recipes, the cluster, and whether the service is well."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from api_schemas.errors import Problem
+from api_schemas.previews import ScalingPreview, ScalingPreviewRequest
+from api_schemas.views import ClusterView, Health, Page, RecipeInfo
+from service import surroundings
+from service.context import DatabaseDep
+from service.openapi import takes
+from service.previews import scaling_preview
+from service.validation import body_of
+
+router = APIRouter(responses={"default": {"model": Problem}})
+
+
+@router.post("/v1/scaling/preview", tags=["scaling"], openapi_extra=takes(ScalingPreviewRequest))
+def preview(
+    request: Annotated[ScalingPreviewRequest, Depends(body_of(ScalingPreviewRequest))],
+) -> ScalingPreview:
+    """What the scaling rules make of base values, a row per kappa."""
+    return scaling_preview(request)
+
+
+@router.get("/v1/recipes", tags=["recipes"])
+def recipes(database: DatabaseDep) -> Page[RecipeInfo]:
+    """The training tasks that the nodes know, with the schema of their config."""
+    return surroundings.recipes(database)
+
+
+@router.get("/v1/cluster", tags=["cluster"])
+def cluster(database: DatabaseDep) -> ClusterView:
+    """Nodes and queue, as the reconciler last saw them."""
+    return surroundings.cluster(database)
+
+
+@router.get("/healthz", tags=["health"])
+async def healthz() -> Health:
+    """The process answers."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", tags=["health"])
+def readyz(database: DatabaseDep) -> Health:
+    """Whether all that it needs is there: without the cluster `degraded`, without the database 503."""
+    return surroundings.readiness(database)

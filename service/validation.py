@@ -1,0 +1,177 @@
+"""Request bodies: bytes to data, data to a model, and whatever is wrong to field errors that say what is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from api_schemas.errors import FieldError, InvalidRequest, PayloadTooLarge
+from api_schemas.specfile import Loader
+
+JSON_TYPES = ("application/json",)
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+MAX_ERRORS = 50
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = Sequence[int | str]
+
+
+def body_of(model: type[Model], unknown: str | None = None) -> Callable[[Request], Awaitable[Model]]:
+    """A dependency that reads the body as this model; `unknown` is said of fields that it does not have."""
+
+    async def read(request: Request) -> Model:
+        raw = await _read(request, request.app.state.context.settings.max_body_bytes)
+        return check(model, _parse(raw, request.headers.get("content-type", "")), unknown)
+
+    return read
+
+
+def check(model: type[Model], data: Any, unknown: str | None = None) -> Model:
+    """The data as this model. Raises InvalidRequest with an error for each field."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[:MAX_ERRORS]
+        schema = model.model_json_schema()
+        raise invalid([_field_error(each, data, schema, unknown) for each in found]) from error
+
+
+def invalid(errors: Sequence[FieldError]) -> InvalidRequest:
+    """The exception for these errors; its detail is the first of them."""
+    first = errors[0]
+    more = f" ({len(errors) - 1} more below `errors`)" if len(errors) > 1 else ""
+    return InvalidRequest(f"{first.pointer or 'The body'}: {first.message}{more}", errors=errors)
+
+
+def pointer(steps: Iterable[int | str]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def sentence(error: ErrorDetails) -> str:
+    """Pydantic's message, as a sentence."""
+    text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    too_large = PayloadTooLarge(f"The body may have {limit} bytes.")
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > limit:
+        raise too_large
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > limit:
+            raise too_large
+    return bytes(raw)
+
+
+def _parse(raw: bytes, content_type: str) -> Any:
+    """Only JSON and YAML: a page of another site cannot send these without asking first."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in YAML_TYPES:
+        return _from_json(_yaml_to_json(raw))
+    if kind in JSON_TYPES:
+        return _from_json(raw)
+    raise invalid([FieldError(pointer="", message="Content-Type must be application/json or application/yaml.")])
+
+
+def _from_json(raw: bytes) -> Any:
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise invalid([FieldError(pointer="", message=f"Not valid JSON: {error}.")]) from error
+
+
+class _YamlLoader(Loader):
+    """YAML in which no alias makes a small text a huge value."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def _yaml_to_json(raw: bytes) -> bytes:
+    """By way of JSON, so that both kinds of body obey the same rules (finite numbers, depth, characters)."""
+    try:
+        return json.dumps(yaml.load(raw, _YamlLoader), default=str).encode()
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise invalid([FieldError(pointer="", message=f"Not valid YAML{line}: {error.problem}.")]) from error
+    except (yaml.YAMLError, UnicodeError, TypeError, ValueError, RecursionError) as error:
+        raise invalid([FieldError(pointer="", message=f"Not valid YAML: {error}.")]) from error
+
+
+def _field_error(error: ErrorDetails, data: Any, schema: Mapping[str, Any], unknown: str | None) -> FieldError:
+    steps, within = _locate(error, data), _node(schema, error["loc"][:-1])
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        message = unknown or f"There is no such field; there are: {_names(within.get('properties', {}))}."
+    elif kind in ("union_tag_invalid", "union_tag_not_found"):
+        union = _node(schema, error["loc"])
+        steps = [*steps, str(error["ctx"]["discriminator"]).strip("'")]
+        message = f"Must be one of: {_names(union.get('discriminator', {}).get('mapping', {}))}."
+    elif kind == "missing":
+        message = "This field is required."
+    else:
+        message = sentence(error)
+    return FieldError(pointer=pointer(steps), message=message)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _locate(error: ErrorDetails, data: Any) -> list[int | str]:
+    """The steps of the error that lead through the data itself: tags of unions and `[key]` do not."""
+    steps: list[int | str] = []
+    for number, step in enumerate(error["loc"], start=1):
+        if _holds(data, step):
+            data = data[step]
+        elif number < len(error["loc"]) or error["type"] != "missing":
+            continue
+        steps.append(step)
+    return steps
+
+
+def _holds(data: Any, step: int | str) -> bool:
+    if isinstance(data, list):
+        return isinstance(step, int) and step < len(data)
+    return isinstance(data, dict) and step in data
+
+
+def _node(root: Mapping[str, Any], location: Location) -> Mapping[str, Any]:
+    """The JSON schema at an error's location; {} where there is none."""
+    node = _resolve(root, root)
+    for step in location:
+        if step in node.get("discriminator", {}).get("mapping", {}):
+            node = {"$ref": node["discriminator"]["mapping"][step]}
+        elif isinstance(step, int):
+            prefix = node.get("prefixItems", [])
+            node = prefix[step] if step < len(prefix) else node.get("items", {})
+        else:
+            node = node.get("properties", {}).get(step, node.get("additionalProperties", {}))
+        node = _resolve(root, node)
+    return node
+
+
+def _resolve(root: Mapping[str, Any], node: Any) -> Mapping[str, Any]:
+    """Through references, and through `X | null` to X."""
+    while isinstance(node, dict):
+        if "$ref" in node:
+            node = root.get("$defs", {}).get(node["$ref"].rpartition("/")[2], {})
+            continue
+        options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+        if len(options) != 1:
+            return node
+        node = options[0]
+    return {}
