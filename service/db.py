@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, create_engine
 
 BUSY_TIMEOUT_S = 10
+CONNECTIONS = 40  # as many as the threads that the handlers run in
 BATCH = 500
 """Rows of one INSERT statement."""
 
@@ -25,10 +26,12 @@ def connect(url: str) -> Engine:
     """An engine for SQLite (write-ahead log, foreign keys on) or PostgreSQL. Makes the folder of an SQLite file."""
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_size=CONNECTIONS, pool_pre_ping=True)
     if address.database:
         Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    engine = create_engine(
+        url, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -36,7 +39,8 @@ def connect(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself: `_begin_sqlite` does
-    for pragma in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on"):
+    # synchronous = full: what was acknowledged to a controller, which then forgets it, survives a power cut
+    for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -84,19 +84,19 @@ def preview(database: Database, spec: JobSpec) -> JobPreview:
 
 def listing(database: Database, query: JobQuery) -> Page[JobRow]:
     """A page of jobs, newest first."""
-    found = select(Job).options(*LIGHT).order_by(col(Job.id).desc()).limit(query.limit + 1)
+    chosen = select(Job).options(*LIGHT).order_by(col(Job.id).desc()).limit(query.limit + 1)
     if query.after is not None:
-        found = found.where(col(Job.id) < query.after)
+        chosen = chosen.where(col(Job.id) < query.after)
     if query.status:
-        found = found.where(col(Job.phase).in_(query.status))
+        chosen = chosen.where(col(Job.phase).in_(query.status))
     if query.recipe is not None:
-        found = found.where(Job.recipe == query.recipe)
+        chosen = chosen.where(Job.recipe == query.recipe)
     if query.name is not None:
-        found = found.where(Job.name == query.name)
+        chosen = chosen.where(Job.name == query.name)
     for name, value in map(_label, query.label):
-        found = found.where(col(Job.labels)[name].as_string() == value)
+        chosen = chosen.where(col(Job.labels)[name].as_string() == value)
     with database.reading() as session:
-        jobs = session.exec(found).all()
+        jobs = session.exec(chosen).all()
     rows = [job_row(job) for job in jobs[: query.limit]]
     return Page(items=rows, next=rows[-1].id if len(jobs) > query.limit else None)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
 
 from api_schemas.errors import Problem
 from api_schemas.previews import ScalingPreview, ScalingPreviewRequest
 from api_schemas.views import ClusterView, Health, Page, RecipeInfo
-from service import surroundings
+from service import reference, surroundings
 from service.context import DatabaseDep
 from service.openapi import takes
 from service.previews import scaling_preview
@@ -36,6 +37,12 @@ def recipes(database: DatabaseDep) -> Page[RecipeInfo]:
 def cluster(database: DatabaseDep) -> ClusterView:
     """Nodes and queue, as the reconciler last saw them."""
     return surroundings.cluster(database)
+
+
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+def docs(request: Request) -> str:
+    """The API to read."""
+    return reference.page(request.app.openapi())
 
 
 @router.get("/healthz", tags=["health"])
