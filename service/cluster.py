@@ -3,7 +3,8 @@
     ClusterError
     ├── ClusterUnreachable    nobody answers: Ray's head is lost, or not there yet
     ├── LaunchFailed          a node could not start the controller
-    └── ControllerGone        the job has no controller that answers
+    ├── ControllerGone        the job has no controller, or one that cannot serve this service
+    └── ControllerSilent      it has one that is away for now: Ray starts it again
 
 Only strings cross the seam, JSON all of them: a node needs nothing of the service, the service nothing
 of the workers. What runs on a node is named there (`workers.controller.start`).
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import ray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from ray._private.state import available_resources_per_node  # there is no public way to ask by node
 
 from api_schemas.exchange import NAMESPACE, Command, Launch, Report, controller_name
@@ -42,7 +43,11 @@ class LaunchFailed(ClusterError):
 
 
 class ControllerGone(ClusterError):
-    """The job has no controller that answers."""
+    """The job has no controller, or one that cannot serve this service."""
+
+
+class ControllerSilent(ClusterError):
+    """The job's controller is away for now."""
 
 
 class Cluster(Protocol):
@@ -58,7 +63,7 @@ class Cluster(Protocol):
         """Start the job's controller, in place of one of an older incarnation. Raises LaunchFailed."""
 
     async def exchange(self, command: Command) -> Report:
-        """One question to the job's controller, and its answer. Raises ControllerGone."""
+        """One question to the job's controller, and its answer. Raises ControllerGone, ControllerSilent."""
 
     async def kill(self, job: str) -> None:
         """End the job's actors, whatever they do; nothing where there are none."""
@@ -78,7 +83,7 @@ class RayCluster:
         try:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            raise ClusterUnreachable(f"no Ray cluster answers at {address}: {error}") from error
+            raise ClusterUnreachable(f"No Ray cluster answers at {address}: {error}") from error
         self._call = ray.remote(num_cpus=0, max_retries=0)(_by_name())
         self._controllers: dict[str, Any] = {}
 
@@ -90,7 +95,7 @@ class RayCluster:
         try:
             return await asyncio.to_thread(_nodes)
         except Exception as error:  # whatever Ray's client raises when nobody answers
-            raise ClusterUnreachable(f"the cluster does not say which nodes it has: {error}") from error
+            raise ClusterUnreachable(f"The cluster does not say which nodes it has: {error}") from error
 
     async def catalogue(self) -> list[RecipeInfo]:
         return _RECIPES.validate_python(await self._on_a_node(CATALOGUE))
@@ -103,10 +108,15 @@ class RayCluster:
         controller = await self._controller(command.job)
         try:
             answer = await controller.exchange.remote(command_json=command.model_dump_json())  # see `stand_alone`
+        except ray.exceptions.ActorUnavailableError as error:
+            raise ControllerSilent(f"The controller of {command.job} is being started again: {error}") from error
         except ray.exceptions.RayError as error:
             self._controllers.pop(command.job, None)
-            raise ControllerGone(f"the controller of {command.job} does not answer: {error}") from error
-        return Report.model_validate_json(answer)
+            raise ControllerGone(f"The controller of {command.job} cannot answer: {error}") from error
+        try:
+            return Report.model_validate_json(answer)
+        except ValidationError as error:
+            raise ControllerGone(f"The controller of {command.job} says what is not understood: {error}") from error
 
     async def kill(self, job: str) -> None:
         self._controllers.pop(job, None)
@@ -122,7 +132,7 @@ class RayCluster:
             try:
                 self._controllers[job] = await asyncio.to_thread(ray.get_actor, controller_name(job), NAMESPACE)
             except (ValueError, ray.exceptions.RayError) as error:
-                raise ControllerGone(f"the cluster knows no controller of {job}") from error
+                raise ControllerGone(f"The cluster knows no controller of {job}.") from error
         return self._controllers[job]
 
     async def _on_a_node(self, target: str, *arguments: str) -> Any:
@@ -130,7 +140,7 @@ class RayCluster:
         try:
             answer = json.loads(await self._call.remote(target, *arguments))
         except ray.exceptions.RayError as error:
-            raise LaunchFailed(f"no node could call {target}: {error}") from error
+            raise LaunchFailed(f"No node could call {target}: {error}") from error
         if "error" in answer:
             raise LaunchFailed(f"{target} failed on a node:\n{answer['error']}")
         return answer["value"]
