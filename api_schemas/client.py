@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api_schemas.connection import WAITS, Connection, parse
 from api_schemas.errors import InternalError, InvalidRequest, NotFound
-from api_schemas.events import Event, PhaseChanged, parse_event
+from api_schemas.events import Event, EventPage, PhaseChanged, parse_event
 from api_schemas.jobs import JobPatch, JobSpec
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest
 from api_schemas.stream import follow, lines
@@ -36,8 +36,6 @@ from api_schemas.views import (
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-
-_EVENTS: TypeAdapter[Page[Event]] = TypeAdapter(Page[Event])
 
 
 class Client:
@@ -168,9 +166,9 @@ class Client:
 
     # What happened
 
-    def events(self, job: str, *, after: str | None = None, limit: int | None = None) -> Page[Event]:
-        """A page of events, oldest first."""
-        return parse(self._get(_path(job, "events"), after=after, limit=limit), _EVENTS)
+    def events(self, job: str, *, after: str | None = None, limit: int | None = None) -> EventPage:
+        """A page of events, oldest first; its `last` as `after` leads to what happens later."""
+        return parse(self._get(_path(job, "events"), after=after, limit=limit), EventPage)
 
     def watch(self, job: str, *, after: str | None = None) -> Iterator[Event]:
         """Every event, those of the past first, then as they happen; ends with the job."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from api_schemas.views import Phase, Values
+from api_schemas.views import Page, Phase, Values
 
 
 class _Event(BaseModel):
@@ -200,6 +200,13 @@ WorkerEvent = (
     | Warned
 )
 Event = Annotated[ServiceEvent | WorkerEvent, Field(discriminator="type")]
+
+
+class EventPage(Page[Event]):
+    """A piece of a job's history."""
+
+    last: str | None = Field(None, description="Cursor of the last item: as `after` it leads to what happens later.")
+
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Event)
 

@@ -10,8 +10,7 @@ from fastapi.sse import ServerSentEvent
 from sqlmodel import col, select
 
 from api_schemas.errors import FieldError, NotFound
-from api_schemas.events import Event, parse_event
-from api_schemas.views import Page
+from api_schemas.events import EventPage, parse_event
 from service import events
 from service.db import Database
 from service.jobs import found
@@ -21,11 +20,14 @@ from service.validation import invalid
 CHUNK = 200
 
 
-def page(database: Database, job_id: str, after: int, limit: int) -> Page[Event]:
+def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
     """A page of events, oldest first. Raises NotFound."""
     rows, _ = _look(database, job_id, after, limit + 1)
-    items = [parse_event(row.payload) for row in rows[:limit]]
-    return Page(items=items, next=str(rows[limit - 1].id) if len(rows) > limit else None)
+    listed = rows[:limit]
+    last = str(listed[-1].id) if listed else None
+    return EventPage(
+        items=[parse_event(row.payload) for row in listed], next=last if len(rows) > limit else None, last=last
+    )
 
 
 async def stream(database: Database, job_id: str, after: int, poll_s: float) -> AsyncIterator[ServerSentEvent]:

@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem
-from api_schemas.events import Event
+from api_schemas.events import EventPage
 from api_schemas.views import Curves, Ledger, Page, Resize
 from service import curves, feed, jobs, ledger, logs, resizes
 from service.context import ContextDep, DatabaseDep
@@ -64,7 +64,7 @@ async def stream(
 
 
 @router.get("/events")
-def events(job_id: JobId, query: Annotated[PageQuery, Query()], database: DatabaseDep) -> Page[Event]:
+def events(job_id: JobId, query: Annotated[PageQuery, Query()], database: DatabaseDep) -> EventPage:
     """Events, oldest first. With `Accept: text/event-stream` a live stream that `Last-Event-ID` resumes."""
     return feed.page(database, job_id, feed.cursor(query.after, "?after"), query.limit)
 
