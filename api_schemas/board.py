@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 
 from api_schemas import display
-from api_schemas.events import Event
-from api_schemas.picture import Picture, describe
+from api_schemas.client import Client
+from api_schemas.observer import Observer
+from api_schemas.views import JobView
+from api_schemas.wording import describe, share, state
 
 RECENT = 8
 """Sentences that stay in sight below the table."""
@@ -20,11 +23,12 @@ TENTHS = 10
 
 
 class Board:
-    """Shows the jobs that were added, as their events are heard. A context manager."""
+    """Shows the jobs that were added, whenever it is refreshed. A context manager."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, client: Client, console: Console) -> None:
+        self._client = client
         self._console = console
-        self._pictures: dict[str, Picture] = {}
+        self._observers: list[Observer] = []
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._live = Live(console=console, transient=True) if console.is_terminal else None
 
@@ -39,29 +43,36 @@ class Board:
         if self._live is not None:
             self._live.stop()
 
-    def add(self, job: str, name: str) -> None:
-        """Show this job from now on."""
-        self._pictures[job] = Picture(name=name)
+    def add(self, view: JobView) -> None:
+        """Show this job from now on, with all that has happened to it."""
+        self._observers.append(Observer(self._client, view))
 
-    def picture(self, job: str) -> Picture:
-        """A job as it is shown."""
-        return self._pictures[job]
-
-    def hear(self, event: Event) -> None:
-        """Show what happened to a job that was added."""
-        before = self._pictures[event.job]
-        after = self._pictures[event.job] = before.after(event)
-        said = [f"{event.at:%H:%M:%S}  {after.name}  {line}" for line in _lines(before, after, event)]
-        self._recent.extend(said)
+    def refresh(self) -> list[JobView]:
+        """Look at every job and show what is new; the jobs as they are now."""
+        for observer in self._observers:
+            for line in _news(observer):
+                self._say(line)
         if self._live is not None:
-            self._live.update(display.live(list(self._pictures.values()), self._recent), refresh=bool(said))
-        else:
-            self._console.print(*said, sep="\n", end="\n" if said else "")
+            shown = [(observer.view, observer.loss) for observer in self._observers]
+            self._live.update(display.live(shown, self._recent), refresh=True)
+        return [observer.view for observer in self._observers]
+
+    def watch(self, *, every_s: float = 0.5, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Refresh until every job has ended."""
+        while not all(view.status.is_terminal for view in self.refresh()):
+            sleep(every_s)
+
+    def _say(self, line: str) -> None:
+        self._recent.append(line)
+        if self._live is None:
+            self._console.print(line)
 
 
-def _lines(before: Picture, after: Picture, event: Event) -> Iterator[str]:
-    """What to say of an event: its sentence, and the state after each part of the training."""
-    if sentence := describe(event):
-        yield sentence
-    if int(after.share * TENTHS) > int(before.share * TENTHS):
-        yield after.sentence()
+def _news(observer: Observer) -> Iterator[str]:
+    """Lines about what happened since the last look, and the state after each part of the training."""
+    name, before = observer.view.name, share(observer.view.progress)
+    for event in observer.look():
+        if sentence := describe(event):
+            yield f"{event.at:%H:%M:%S}  {name}  {sentence}"
+    if int(share(observer.view.progress) * TENTHS) > int(before * TENTHS):
+        yield f"{observer.view.updated_at:%H:%M:%S}  {name}  {state(observer.view, observer.loss)}"

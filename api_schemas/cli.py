@@ -146,8 +146,8 @@ def cancel(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
 def logs(
     ctx: typer.Context,
     job: JobId,
-    rank: Annotated[int | None, typer.Option(min=0, help="Of this worker alone.")] = None,
-    tail: Annotated[int | None, typer.Option(min=1, help="The last lines alone.")] = None,
+    rank: Annotated[str | None, typer.Option(help="Of this worker alone: 3 or w3.")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="The last lines alone.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and print what comes.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -209,10 +209,9 @@ def _watch(client: Client, view: JobView, as_json: bool) -> None:
         for event in client.watch(view.id):
             typer.echo(event.model_dump_json())
     else:
-        with Board(console) as board:
-            board.add(view.id, view.name)
-            for event in client.watch(view.id):
-                board.hear(event)
+        with Board(client, console) as board:
+            board.add(view)
+            board.watch()
     ended = client.job(view.id)
     if not as_json:
         console.print(display.job_view(ended), display.resize_list(client.resizes(view.id).items))

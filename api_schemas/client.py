@@ -201,9 +201,9 @@ class Client:
         return parse(self._get(_path(job, "ledger")), Ledger)
 
     def logs(
-        self, job: str, *, rank: int | None = None, tail: int | None = None, follow: bool = False
+        self, job: str, *, rank: int | str | None = None, tail: int | None = None, follow: bool = False
     ) -> Iterator[str]:
-        """Log lines as they arrive: the last `tail` of them, and those that come where `follow` is set."""
+        """Log lines as they arrive, of one worker or of all: the last `tail`, and with `follow` those that come."""
         params = {"rank": rank, "tail": tail, "follow": True if follow else None}
         with self._connection.stream(_path(job, "logs"), params=params) as response:
             yield from lines(response.iter_text())
@@ -218,11 +218,11 @@ class Client:
 
     def download(self, job: str, artifact: str, target: Path) -> Path:
         """Write an artifact to a file, which appears once it is whole."""
-        partial = target.with_name(target.name + ".part")
-        with self._connection.stream(_path(job, "artifacts", artifact)) as response, partial.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-        return partial.replace(target)
+        return self._download(_path(job, "artifacts", artifact), target)
+
+    def download_checkpoint(self, job: str, checkpoint: str, file: str, target: Path) -> Path:
+        """Write one of a checkpoint's files to a file, which appears once it is whole."""
+        return self._download(_path(job, "checkpoints", checkpoint, file), target)
 
     # The service
 
@@ -251,6 +251,13 @@ class Client:
     def _resize(self, job: str, workers: int, at_samples: int | None, *, dry_run: bool | None) -> httpx.Response:
         body = {"workers": workers, "at_samples": at_samples}
         return self._send("POST", _path(job, "resize"), json=body, params={"dry_run": dry_run})
+
+    def _download(self, path: str, target: Path) -> Path:
+        partial = target.with_name(target.name + ".part")
+        with self._connection.stream(path) as response, partial.open("wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+        return partial.replace(target)
 
 
 def _path(job: str, *parts: str) -> str:

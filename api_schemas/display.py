@@ -9,9 +9,9 @@ from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from api_schemas.picture import SHOWN, Picture, number, scores
 from api_schemas.previews import ScalingRow, SizePreview
-from api_schemas.views import ClusterView, JobRow, JobView, Resize, ResizePreview, Values
+from api_schemas.views import ClusterView, JobRow, JobView, Resize, ResizePreview
+from api_schemas.wording import SHOWN, number, scores, share
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: wide enough that nothing is cut."""
@@ -25,13 +25,20 @@ def console(*, stderr: bool = False) -> Console:
     return shown
 
 
-def live(jobs: Sequence[Picture], recent: Iterable[str]) -> RenderableType:
-    """Jobs as they train, and below them what happened last."""
+def live(jobs: Iterable[tuple[JobView, float | None]], recent: Iterable[str]) -> RenderableType:
+    """Jobs as they train, each with its loss, and below them what happened last."""
     table = _table("job", "", "", "loss", "kappa", *SHOWN.values(), "workers", "phase")
-    for job in jobs:
-        bar = ProgressBar(total=1.0, completed=job.share, width=24)
+    for job, loss in jobs:
+        bar = ProgressBar(total=1.0, completed=share(job.progress), width=24)
         values = [number(job.values.get(name)) for name in SHOWN]
-        state = [f"{job.share:.0%}", number(job.loss), number(job.kappa), *values, str(job.workers), job.phase]
+        state = [
+            f"{share(job.progress):.0%}",
+            number(loss),
+            number(job.kappa),
+            *values,
+            str(job.workers),
+            job.status.phase,
+        ]
         table.add_row(job.name, bar, *state)
     return Group(table, *recent)
 
@@ -40,8 +47,8 @@ def job_list(rows: Iterable[JobRow]) -> Table:
     """Jobs, one a line."""
     table = _table("id", "name", "phase", "workers", "kappa", "done", "created", "why")
     for row in rows:
-        done = f"{row.progress.samples / row.progress.total_samples:.0%}" if row.progress.total_samples else "-"
         created = f"{row.created_at:%Y-%m-%d %H:%M}"
+        done = f"{share(row.progress):.0%}"
         state = [row.status.phase, str(row.workers), number(row.kappa), done, created, row.status.message]
         table.add_row(row.id, row.name, *state)
     return table
@@ -94,12 +101,12 @@ def resize_list(rows: Iterable[Resize]) -> Table:
 
 def scaling_list(rows: Sequence[ScalingRow]) -> Table:
     """What the scaling rules make of base values, a line per kappa."""
-    return _values_table(("kappa",), [((row.kappa,), row.values, row.warnings) for row in rows])
+    return _values_table(("kappa",), [((row.kappa,), row) for row in rows])
 
 
 def size_list(sizes: Sequence[SizePreview]) -> Table:
     """The sizes that a job may have, a line each."""
-    rows = [((size.workers, size.batch, size.kappa), size.values, size.warnings) for size in sizes]
+    rows = [((size.workers, size.batch, size.kappa), size) for size in sizes]
     return _values_table(("workers", "batch", "kappa"), rows)
 
 
@@ -117,11 +124,12 @@ def cluster_view(cluster: ClusterView) -> RenderableType:
     return Group(f"Ray: {state}, seen {seen}", nodes, *([queue] if cluster.queue else []))
 
 
-def _values_table(keys: tuple[str, ...], rows: Sequence[tuple[tuple[float, ...], Values, list[str]]]) -> Table:
-    names = list(dict.fromkeys(name for _, values, _ in rows for name in values))
-    table = _table(*keys, *names, "warnings")
-    for key, values, warnings in rows:
-        table.add_row(*map(number, key), *(number(values.get(name)) for name in names), ", ".join(warnings))
+def _values_table(keys: tuple[str, ...], rows: Sequence[tuple[tuple[float, ...], ScalingRow | SizePreview]]) -> Table:
+    names = list(dict.fromkeys(name for _, row in rows for name in row.values))
+    table = _table(*keys, *names, "notes")
+    for key, row in rows:
+        notes = [*row.warnings, *([f"refused: {row.error}"] if row.error else [])]
+        table.add_row(*map(number, key), *(number(row.values.get(name)) for name in names), ", ".join(notes))
     return table
 
 

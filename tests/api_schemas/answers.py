@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from api_schemas import events
 from api_schemas.client import Client
 from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError
-from api_schemas.views import JobRow, JobStatus, JobView, Phase, Progress, Resize, ResizePreview
+from api_schemas.events import EventPage
+from api_schemas.views import Curves, JobRow, JobStatus, JobView, Phase, Progress, Resize, ResizePreview
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SPEC: dict[str, Any] = {
@@ -35,12 +36,13 @@ class Answers(httpx.BaseTransport):
         self.requests: list[httpx.Request] = []
 
     def add(self, method: str, path: str, *answers: BaseModel | httpx.Response | Exception, status: int = 200) -> None:
-        """Prepare the answers of one endpoint, in order."""
+        """Prepare the answers of one endpoint, in order; the method of a GET for an event stream is SSE."""
         self._prepared[method, path].extend(_response(answer, status) for answer in answers)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        prepared = self._prepared[request.method, request.url.path]
+        streams = request.headers["Accept"] == "text/event-stream"
+        prepared = self._prepared["SSE" if streams else request.method, request.url.path]
         if not prepared:
             raise AssertionError(f"nothing prepared for {request.method} {request.url.path}")
         answer = prepared.popleft() if len(prepared) > 1 else prepared[0]
@@ -145,6 +147,17 @@ def story(job: str = "abc123") -> list[events.ServiceEvent | events.WorkerEvent]
         events.Finished(**next(heads), outcome="succeeded", code="done", message="Trained."),
         events.PhaseChanged(**next(heads), phase=Phase.SUCCEEDED, code="done", message="Trained."),
     ]
+
+
+def history(*told: events.ServiceEvent | events.WorkerEvent, start: int = 1, more: bool = False) -> EventPage:
+    """A page of events whose cursors count from `start`."""
+    last = str(start + len(told) - 1) if told else None
+    return EventPage(items=list(told), last=last, next=last if more else None)
+
+
+def losses(*points: tuple[int, float | None]) -> Curves:
+    """The loss alone."""
+    return Curves(series={"loss": list(points)} if points else {})
 
 
 def sse(*told: events.ServiceEvent | events.WorkerEvent, start: int = 1) -> str:

@@ -7,57 +7,77 @@ import pytest
 from rich.console import Console
 
 from api_schemas.board import Board
-from api_schemas.events import Event
-from api_schemas.picture import Picture, number
-from api_schemas.views import Phase
-from tests.api_schemas.answers import story
+from api_schemas.views import JobView, Phase, Progress
+from api_schemas.wording import number
+from tests.api_schemas.answers import Answers, history, job_view, losses, story
+
+JOB, EVENTS, METRICS = (f"/v1/jobs/abc123{part}" for part in ("", "/events", "/metrics"))
 
 
-def after(*told: Event) -> Picture:
-    picture = Picture(name="digits")
-    for event in told:
-        picture = picture.after(event)
-    return picture
+def at(samples: int, phase: Phase = Phase.RUNNING) -> JobView:
+    return job_view(phase=phase, progress=Progress(samples=samples, total_samples=16000))
 
 
-def test_a_picture_follows_the_story() -> None:
-    midway = after(*story()[:5])
-    assert (midway.workers, midway.kappa, midway.loss, midway.share) == (4, 4.0, 1.5, 0.5)
-    assert midway.values == {"lr": 0.39, "ema_momentum": 0.96059601}
-    resized = after(*story()[:6])
-    assert (resized.workers, resized.kappa, resized.values["lr"]) == (2, 2.0, 0.2)
-    end = after(*story())
-    assert (end.phase, end.workers, end.share) == (Phase.SUCCEEDED, 0, 1.0)
+def asked(service: Answers, path: str, name: str) -> list[str | None]:
+    return [request.url.params.get(name) for request in service.requests if request.url.path == path]
 
 
-def test_a_terminal_shows_both_jobs_and_what_happened() -> None:
-    console = Console(file=StringIO(), force_terminal=True, width=160, markup=False, highlight=False)
-    with Board(console) as board:
-        board.add("abc123", "first")
-        board.add("def456", "second")
-        for event in story()[:6] + story("def456")[:3]:
-            board.hear(event)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-
-    assert "first" in shown
-    assert "second" in shown
-    assert "Made room [for b]." not in shown, "the reason belongs to the announcement"
-    assert "4 -> 2 workers" in shown
-    assert shown.count("\x1b[?25h") == 1, "the cursor comes back"
+@pytest.fixture
+def service() -> Answers:
+    """A job that is seen at its start, with 10 %, 30 % and 35 % done, and at its end."""
+    answers, told = Answers(), story()
+    answers.add("GET", JOB, at(0), at(1600), at(4800), at(5600), at(16000, Phase.SUCCEEDED))
+    answers.add("GET", EVENTS, history(*told[:2], more=True), history(told[2], start=3), history())
+    answers.add("GET", EVENTS, history(told[5], start=4), history(), history(*told[7:], start=5))
+    answers.add("GET", METRICS, losses((1600, 2.0)), losses((1600, 2.0), (4800, 1.0)), losses(), losses((16000, None)))
+    return answers
 
 
-def test_plain_output_has_a_line_for_each_tenth() -> None:
+def test_plain_output_tells_events_and_every_tenth(service: Answers) -> None:
     console = Console(file=StringIO(), width=160)
-    started, committed = story()[2], story()[4]
-    with Board(console) as board:
-        board.add("abc123", "first")
-        board.hear(started)
-        for stop in range(100, 16001, 100):
-            board.hear(committed.model_copy(update={"start": stop - 100, "stop": stop}))
+    with Board(service.client(), console) as board:
+        board.add(job_view(progress=Progress()))
+        board.watch(sleep=lambda _: None)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
-    assert len(lines) == 1 + 10
-    assert "100%" in lines[-1]
+    assert [line.removeprefix("03:04:05  digits  ") for line in lines] == [
+        "submitted",
+        "starting: Workers start.",
+        "training on 4 workers: batch 256, kappa 4",
+        " 10%, loss 2, kappa 2, lr 0.2, rho 0.9801, 2 workers",
+        "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost",
+        " 30%, loss 1, kappa 2, lr 0.2, rho 0.9801, 2 workers",
+        "evaluation after 16000 samples: accuracy 0.9711, accuracy of the EMA 0.9822",
+        "succeeded: Trained.",
+        "100%, loss 1, kappa 2, lr 0.2, rho 0.9801, 2 workers",
+    ]
+
+
+def test_nothing_is_asked_for_twice(service: Answers) -> None:
+    with Board(service.client(), Console(file=StringIO())) as board:
+        board.add(job_view(progress=Progress()))
+        board.watch(sleep=lambda _: None)
+
+    assert asked(service, EVENTS, "after") == [None, "2", "3", "3", "4", "4"]
+    assert asked(service, METRICS, "from") == ["0", "1600", "4800", "0"], "an empty curve was rolled back"
+
+
+def test_a_terminal_shows_every_job_and_what_happened_last() -> None:
+    service = Answers()
+    for job in ("abc123", "def456"):
+        service.add("GET", f"/v1/jobs/{job}", job_view(job, name=f"name of {job}"))
+        service.add("GET", f"/v1/jobs/{job}/events", history(*story(job)[:6]))
+        service.add("GET", f"/v1/jobs/{job}/metrics", losses((2000, 1.25)))
+    console = Console(file=StringIO(), force_terminal=True, width=160, markup=False, highlight=False)
+    with Board(service.client(), console) as board:
+        board.add(job_view("abc123"))
+        board.add(job_view("def456"))
+        board.refresh()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+
+    for part in ("name of abc123", "name of def456", "25%", "1.25", "0.9801", "4 -> 2 workers"):
+        assert part in shown
+    assert shown.count("\x1b[?25h") == 1, "the cursor comes back"
 
 
 @pytest.mark.parametrize(

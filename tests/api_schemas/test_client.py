@@ -234,7 +234,7 @@ def watched(service: Answers, **options: Any) -> list[Event]:
 
 
 def test_a_stream_is_heard_to_its_end(service: Answers) -> None:
-    service.add("GET", EVENTS, stream(sse(*story())))
+    service.add("SSE", EVENTS, stream(sse(*story())))
 
     assert watched(service) == story()
     assert service.last.headers["Accept"] == "text/event-stream"
@@ -244,7 +244,7 @@ def test_a_stream_is_heard_to_its_end(service: Answers) -> None:
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_a_stream_may_arrive_in_any_pieces(service: Answers, size: int) -> None:
     text = sse(*story()).replace("\n", "\r\n")
-    service.add("GET", EVENTS, stream(*(text[i : i + size] for i in range(0, len(text), size))))
+    service.add("SSE", EVENTS, stream(*(text[i : i + size] for i in range(0, len(text), size))))
 
     assert watched(service) == story()
 
@@ -254,7 +254,7 @@ def test_a_broken_stream_is_taken_up_after_the_last_event_heard(service: Answers
     told = story()
     half = sse(*told[:4]) + "id: 5\ndata: {"
     service.add(
-        "GET", EVENTS, stream(half, breaks=breaks), httpx.ConnectError("refused"), stream(sse(*told[4:], start=5))
+        "SSE", EVENTS, stream(half, breaks=breaks), httpx.ConnectError("refused"), stream(sse(*told[4:], start=5))
     )
 
     assert watched(service) == told
@@ -263,7 +263,7 @@ def test_a_broken_stream_is_taken_up_after_the_last_event_heard(service: Answers
 
 def test_a_stream_that_stays_away_is_given_up(service: Answers) -> None:
     down = httpx.ConnectError("refused")
-    service.add("GET", EVENTS, stream(sse(*story()[:2])), down)
+    service.add("SSE", EVENTS, stream(sse(*story()[:2])), down)
     heard = []
 
     with pytest.raises(ServiceUnreachable):
@@ -273,7 +273,7 @@ def test_a_stream_that_stays_away_is_given_up(service: Answers) -> None:
 
 
 def test_watching_a_job_that_has_ended_and_said_everything_ends(service: Answers) -> None:
-    service.add("GET", EVENTS, stream(": nothing\n\n"))
+    service.add("SSE", EVENTS, stream(": nothing\n\n"))
     service.add("GET", "/v1/jobs/abc123", job_view(phase=Phase.CANCELLED))
 
     assert list(service.client().watch("abc123", after="10")) == []
@@ -281,14 +281,14 @@ def test_watching_a_job_that_has_ended_and_said_everything_ends(service: Answers
 
 
 def test_an_error_instead_of_a_stream(service: Answers) -> None:
-    service.add("GET", EVENTS, NotFound("There is no job abc123."))
+    service.add("SSE", EVENTS, NotFound("There is no job abc123."))
 
     with pytest.raises(NotFound, match="no job abc123"):
         watched(service)
 
 
 def test_an_event_of_a_newer_service(service: Answers) -> None:
-    service.add("GET", EVENTS, stream('id: 1\ndata: {"type": "from_the_future"}\n\n'))
+    service.add("SSE", EVENTS, stream('id: 1\ndata: {"type": "from_the_future"}\n\n'))
 
     with pytest.raises(InternalError, match="as new as the service"):
         watched(service)

@@ -1,0 +1,40 @@
+"""A job that is looked at again and again: its state now, and what happened since the last look."""
+
+from __future__ import annotations
+
+from api_schemas.client import Client
+from api_schemas.events import Event
+from api_schemas.views import JobView
+
+
+class Observer:
+    """Looks at one job; `view` and `loss` are as of the last look."""
+
+    def __init__(self, client: Client, view: JobView) -> None:
+        self.view = view
+        self.loss: float | None = None
+        self._client = client
+        self._cursor: str | None = None
+        self._measured_at = 0  # samples seen at the last point of the loss
+
+    def look(self) -> list[Event]:
+        """What happened since the last look; at the first look, everything so far.
+
+        The view is asked for first: once it says that the job has ended, all its events are among those returned.
+        """
+        self.view = self._client.job(self.view.id)
+        heard: list[Event] = []
+        while True:
+            page = self._client.events(self.view.id, after=self._cursor)
+            heard += page.items
+            self._cursor = page.last or self._cursor
+            if page.next is None:
+                break
+        if self.view.progress.samples:
+            self._measure()
+        return heard
+
+    def _measure(self) -> None:
+        curve = self._client.metrics(self.view.id, ["loss"], start=self._measured_at).series.get("loss", [])
+        self._measured_at = curve[-1][0] if curve else 0  # an empty curve: what was there was rolled back
+        self.loss = next((value for _, value in reversed(curve) if value is not None), self.loss)
