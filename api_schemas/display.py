@@ -30,16 +30,8 @@ def live(jobs: Iterable[tuple[JobView, float | None]], recent: Iterable[str]) ->
     table = _table("job", "", "", "loss", "kappa", *SHOWN.values(), "workers", "phase")
     for job, loss in jobs:
         bar = ProgressBar(total=1.0, completed=share(job.progress), width=24)
-        values = [number(job.values.get(name)) for name in SHOWN]
-        state = [
-            f"{share(job.progress):.0%}",
-            number(loss),
-            number(job.kappa),
-            *values,
-            str(job.workers),
-            job.status.phase,
-        ]
-        table.add_row(job.name, bar, *state)
+        values = [number(value) for value in (loss, job.kappa, *map(job.values.get, SHOWN), job.workers)]
+        table.add_row(job.name, bar, f"{share(job.progress):.0%}", *values, job.status.phase)
     return Group(table, *recent)
 
 

@@ -8,7 +8,7 @@ from api_schemas.views import JobView
 
 
 class Observer:
-    """Looks at one job; `view` and `loss` are as of the last look."""
+    """Looks at one job; `view` and `loss` (None: not known or not finite) are as of the last look."""
 
     def __init__(self, client: Client, view: JobView) -> None:
         self.view = view
@@ -36,5 +36,4 @@ class Observer:
 
     def _measure(self) -> None:
         curve = self._client.metrics(self.view.id, ["loss"], start=self._measured_at).series.get("loss", [])
-        self._measured_at = curve[-1][0] if curve else 0  # an empty curve: what was there was rolled back
-        self.loss = next((value for _, value in reversed(curve) if value is not None), self.loss)
+        self._measured_at, self.loss = curve[-1] if curve else (0, None)  # none: what was there was rolled back
