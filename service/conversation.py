@@ -18,7 +18,7 @@ from api_schemas.exchange import Allocation, Command, Launch, Report
 from service.cluster import Cluster, ClusterError, ControllerGone, ControllerSilent, LaunchFailed
 from service.events import Stale
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Conversation:
                     await self._farewell()
                     return Ending.DONE
         except Stale as stale:
-            _LOG.info("no more talk: %s", stale, extra={"action": "controller_fenced", "job": self.job})
+            logger.info("no more talk: %s", stale, extra={"action": "controller_fenced", "job": self.job})
             return Ending.FENCED
         return Ending.LOST
 

@@ -25,7 +25,7 @@ from service.watch import Watch
 RELAUNCHES = 4
 """How often a job's controller is started again without progress in between."""
 LOST = "controller_lost"
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class Reconciler:
         if losses := self._losses.get(job.id):
             self._losses[job.id] = replace(losses, again_at=None)
         what = {"action": "controller_launched", "job": job.id, "incarnation": launch.incarnation}
-        _LOG.info("launching a controller for %s", job.id, extra=what)
+        logger.info("launching a controller for %s", job.id, extra=what)
         self._begin_talk(job, launch.incarnation, 0, self._order(job, decision), launch)
 
     def _begin_talk(self, job: Job, incarnation: int, acked: int, order: Order, launch: Launch | None = None) -> None:
@@ -144,7 +144,7 @@ class Reconciler:
             return await conversation.run(launch)
         except Exception:
             what = {"action": "conversation_broke", "job": conversation.job}
-            _LOG.exception("the talk with the controller of %s broke off", conversation.job, extra=what)
+            logger.exception("the talk with the controller of %s broke off", conversation.job, extra=what)
             await asyncio.sleep(self._pace.backoff)
             return Ending.FENCED
 
@@ -161,7 +161,7 @@ class Reconciler:
             self._talks[job.id] = replace(talk, order=order)
             talk.conversation.tell(order)
             what = {"action": "order_changed", "job": job.id, "workers": order.allocation.workers}
-            _LOG.info("%s: %s", job.id, order.allocation.reason, extra={**what, "intent": order.intent})
+            logger.info("%s: %s", job.id, order.allocation.reason, extra={**what, "intent": order.intent})
 
     async def _explain_shortage(self, job: Job, decision: Decision) -> None:
         grant = decision.grants.get(job.id)
@@ -170,7 +170,7 @@ class Reconciler:
 
     async def _after_loss(self, job: Job, trouble: str) -> None:
         """Its controller is gone for good: start another, unless that has become pointless."""
-        _LOG.warning("%s lost its controller: %s", job.id, trouble, extra={"action": LOST, "job": job.id})
+        logger.warning("%s lost its controller: %s", job.id, trouble, extra={"action": LOST, "job": job.id})
         if job.phase is Phase.CANCELLING:
             await self._end(job, Happening.CANCELLED, "cancelled", "Cancelled; its controller was gone.", None)
             return
@@ -196,7 +196,7 @@ class Reconciler:
                 await self._cluster.kill(job)
         except (ClusterError, TimeoutError) as error:
             what = {"action": "kill_failed", "job": job}
-            _LOG.warning("the actors of %s could not be killed: %s", job, error, extra=what)
+            logger.warning("the actors of %s could not be killed: %s", job, error, extra=what)
 
     def _forget(self, live: set[str]) -> None:
         """Jobs that have ended; a talk that still says goodbye is left to it."""

@@ -11,7 +11,7 @@ from service.cluster import Cluster, ClusterError, ClusterUnreachable
 from service.conversation import Pace
 from service.roster import Roster
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Watch:
@@ -59,10 +59,10 @@ class Watch:
             async with asyncio.timeout(self._pace.catalogue):
                 recipes = await self._cluster.catalogue()
         except (ClusterError, TimeoutError) as error:
-            _LOG.warning("The nodes do not list their recipes: %s", error, extra={"action": "catalogue_failed"})
+            logger.warning("The nodes do not list their recipes: %s", error, extra={"action": "catalogue_failed"})
             return False
         await asyncio.to_thread(self._roster.write_recipes, recipes)
-        _LOG.info("%d recipes", len(recipes), extra={"action": "catalogue_written"})
+        logger.info("%d recipes", len(recipes), extra={"action": "catalogue_written"})
         return True
 
     async def _write(self, *, connected: bool, queue: list[QueuedJob]) -> None:

@@ -1,0 +1,483 @@
+"""The reconciler on a real database and a cluster of words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlmodel import select
+
+from api_schemas.exchange import Allocation, Report
+from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
+from api_schemas.views import ClusterView, Phase, RecipeInfo
+from service import jobs
+from service.cluster import ClusterUnreachable
+from service.conversation import Pace
+from service.db import Database
+from service.events import Stale
+from service.fake_cluster import FakeCluster, FakeController
+from service.reconciler import RELAUNCHES, Reconciler
+from service.roster import Roster
+from service.tables import ClusterRow, EventRow, Job, LedgerRow, RecipeRow
+from tests.service.world import Clock, spec
+
+PATIENCE_S = 10
+PACE = Pace(
+    tick=0.005, nodes=0.01, poll=0.01, rest=0.001, answer=5, absence=0.05, silence=60, launch=5, cancel=60,
+    backoff=0.001, sweep=0.02, catalogue=5,
+)  # fmt: skip
+
+
+class Scene:
+    """A database, a cluster, and what a test asks of them."""
+
+    def __init__(self, database: Database, clock: Clock, *cpus: float) -> None:
+        self.database = database
+        self.clock = clock
+        self.cluster = FakeCluster(clock, *cpus)
+        self.roster = Roster(database)
+
+    def submit(self, job: str, **changes: Any) -> None:
+        made = JobSpec.model_validate(spec(name=f"the {job}", **changes))
+        jobs.submit(self.database, made, job_id=job, storage=f"/jobs/{job}", key=None)
+
+    def job(self, job: str) -> Job:
+        with self.database.reading() as session:
+            found = session.get(Job, job)
+        assert found is not None
+        return found
+
+    def controller(self, job: str) -> FakeController:
+        return self.cluster.running[job]
+
+    def last(self, job: str) -> Allocation:
+        return self.controller(job).commands[-1].allocation
+
+    def view(self) -> ClusterView:
+        with self.database.reading() as session:
+            row = session.get(ClusterRow, 1)
+        nothing = {"connected": False, "seen_at": None, "nodes": [], "queue": []}
+        return ClusterView.model_validate(row.picture if row else nothing)
+
+    def events(self, job: str, *kinds: str) -> list[EventRow]:
+        with self.database.reading() as session:
+            rows = session.exec(select(EventRow).where(EventRow.job_id == job).order_by(EventRow.id)).all()
+        return [row for row in rows if not kinds or row.type in kinds]
+
+    @asynccontextmanager
+    async def reconciling(self, pace: Pace = PACE) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(Reconciler(self.roster, self.cluster, pace=pace).run())
+        yield task
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def until_phase(self, job: str, *phases: Phase) -> None:
+        await self.until(lambda: self.job(job).phase in phases)
+
+    async def until_workers(self, job: str, workers: int) -> None:
+        await self.until(lambda: self.job(job).workers == workers)
+
+
+@pytest.fixture
+def scene(database: Database, clock: Clock) -> Iterator[Scene]:
+    return Scene(database, clock, 4)
+
+
+def play(script: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(script)
+
+
+def test_a_job_is_launched_trains_and_ends(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            assert scene.job("a").workers == 4
+            assert (scene.last("a").cause, scene.last("a").requested_at) == ("start", scene.job("a").created_at)
+            controller = scene.controller("a")
+            controller.advance(100)
+            controller.finish("succeeded")
+            await scene.until_phase("a", Phase.SUCCEEDED)
+            await scene.until(lambda: controller.went)
+
+    play(script())
+    assert [launch.incarnation for launch in scene.cluster.launches] == [1]
+    assert scene.cluster.launches[0].storage == "/jobs/a"
+    phases = [row.payload["phase"] for row in scene.events("a", "phase")]
+    assert phases == ["starting", "running", "succeeded"]
+
+
+def test_a_job_that_does_not_fit_says_what_it_needs(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a", elasticity={"workers": [8, 8]})
+        async with scene.reconciling():
+            await scene.until(lambda: scene.job("a").code == "waiting_for_slots")
+            await scene.until(lambda: scene.view().queue)
+
+    play(script())
+    assert scene.job("a").phase is Phase.QUEUED
+    assert scene.job("a").message == "Needs 8 workers of 1 CPU; the cluster has 4 slots."
+    assert [(job.id, job.message) for job in scene.view().queue] == [("a", scene.job("a").message)]
+    assert scene.cluster.launches == []
+
+
+def test_a_job_gives_way_to_one_of_higher_priority_and_grows_back(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            scene.clock.move(60)
+            scene.submit("b", priority=5, elasticity={"workers": [1, 2]})
+            await scene.until_workers("a", 2)
+            given = scene.last("a")
+            assert (given.cause, given.requested_at) == ("allocator", scene.job("b").created_at)
+            assert "the b (priority 5)" in given.reason
+            await scene.until_workers("b", 2)
+            scene.controller("b").finish("succeeded")
+            await scene.until_workers("a", 4)
+            assert scene.last("a").reason == "the b gave 2 workers back."
+
+    play(script())
+    assert len(scene.cluster.launches) == 2
+
+
+def test_a_changed_order_does_not_wait_for_an_exchange_in_flight(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            controller = scene.controller("a")
+            controller.hanging = True
+            seen = len(controller.commands)
+            await scene.until(lambda: len(controller.commands) > seen)
+            scene.clock.move(60)
+            jobs.resize(scene.database, "a", ResizeRequest(workers=2))
+            await scene.until(lambda: controller.commands[-1].allocation.workers == 2)
+            controller.hanging = False
+
+    play(script())
+    given = scene.last("a")
+    assert (given.cause, given.requested_at) == ("api", scene.clock.now)
+
+
+def test_a_resize_for_later_is_sent_with_its_sample_and_becomes_the_target(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            jobs.resize(scene.database, "a", ResizeRequest(workers=2, at_samples=500))
+            await scene.until(lambda: scene.last("a").not_before == 500)
+            scene.controller("a").advance(499)
+            await scene.until(lambda: scene.job("a").samples == 499)
+            assert scene.job("a").workers == 4
+            scene.controller("a").advance(1)
+            await scene.until_workers("a", 2)
+            await scene.until(lambda: scene.job("a").target_workers == 2)
+
+    play(script())
+    assert scene.job("a").pending_resizes == []
+
+
+def test_a_patch_reaches_the_controller(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            jobs.patch(scene.database, "a", JobPatch.model_validate({"elasticity": {"kappa": [1, 2]}}))
+            await scene.until(lambda: scene.last("a").kappa == (1, 2))
+
+    play(script())
+    assert scene.last("a").cause == "patch"
+
+
+def test_jobs_follow_the_nodes_that_come_and_go(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a", elasticity={"workers": [1, 8]})
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            scene.cluster.add_node(2)
+            await scene.until_workers("a", 6)
+            assert scene.last("a").cause == "capacity"
+            scene.cluster.remove_node()
+            await scene.until_workers("a", 4)
+            await scene.until(lambda: len(scene.view().nodes) == 1)
+
+    play(script())
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_a_cancelled_job_ends_with_its_controller_or_without_it(scene: Scene, gone: bool) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            if gone:
+                scene.controller("a").hanging = True
+            jobs.cancel(scene.database, "a")
+            if gone:
+                scene.cluster.lose("a")
+            await scene.until_phase("a", Phase.CANCELLED)
+
+    play(script())
+    assert len(scene.cluster.launches) == 1
+    assert scene.cluster.killed == (["a"] if gone else [])
+
+
+def test_a_controller_that_does_not_end_its_cancelled_job_is_killed(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling(Pace(**{**PACE.__dict__, "cancel": 0.05, "answer": 0.02})):
+            await scene.until_phase("a", Phase.RUNNING)
+            scene.controller("a").hanging = True
+            jobs.cancel(scene.database, "a")
+            await scene.until_phase("a", Phase.CANCELLED)
+
+    play(script())
+    assert scene.cluster.killed == ["a"]
+
+
+def test_a_lost_controller_is_replaced_by_the_next_incarnation(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            scene.cluster.lose("a")
+            await scene.until(lambda: scene.job("a").incarnation == 2)
+            await scene.until_phase("a", Phase.RUNNING)
+
+    play(script())
+    assert [launch.incarnation for launch in scene.cluster.launches] == [1, 2]
+    lost = [row.payload["code"] for row in scene.events("a", "phase") if row.payload["phase"] == "recovering"]
+    assert lost == ["controller_lost"]
+
+
+def test_a_controller_that_falls_silent_is_replaced(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling(Pace(**{**PACE.__dict__, "silence": 0.1, "answer": 0.02})):
+            await scene.until_phase("a", Phase.RUNNING)
+            scene.controller("a").hanging = True
+            await scene.until(lambda: scene.job("a").incarnation == 2)
+            await scene.until_phase("a", Phase.RUNNING)
+
+    play(script())
+
+
+def test_controllers_lost_in_a_row_without_progress_fail_the_job(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            for progress in (True, False):
+                for _ in range(RELAUNCHES):
+                    await scene.until_phase("a", Phase.RUNNING)
+                    incarnation = scene.job("a").incarnation
+                    scene.cluster.lose("a")
+                    await scene.until(lambda seen=incarnation: scene.job("a").incarnation > seen)
+                await scene.until_phase("a", Phase.RUNNING)
+                if progress:
+                    scene.controller("a").advance(10_000)
+                    await scene.until(lambda: scene.job("a").samples >= 10_000)
+            scene.cluster.lose("a")
+            await scene.until_phase("a", Phase.FAILED)
+
+    play(script())
+    assert scene.job("a").code == "controller_lost"
+    assert len(scene.cluster.launches) == 1 + 2 * RELAUNCHES
+
+
+def test_a_controller_that_cannot_be_started_fails_the_job_with_the_nodes_own_words(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        scene.cluster.launch_error = "ModuleNotFoundError: No module named 'workers'"
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.FAILED)
+
+    play(script())
+    assert scene.job("a").traceback == scene.cluster.launch_error
+    assert scene.job("a").incarnation == 1 + RELAUNCHES
+
+
+def test_a_lost_job_without_room_waits_in_the_queue(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a", elasticity={"workers": [3, 3]})
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            scene.cluster.remove_node()
+            scene.cluster.lose("a")
+            await scene.until_phase("a", Phase.QUEUED)
+            scene.cluster.add_node(3)
+            await scene.until_phase("a", Phase.RUNNING)
+
+    play(script())
+    assert scene.job("a").incarnation == 2
+
+
+def test_a_new_reconciler_takes_up_the_talks_of_the_old_one(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        scene.submit("b")
+        async with scene.reconciling():
+            await scene.until_workers("a", 2)
+            await scene.until_workers("b", 2)
+        for step in range(10):
+            scene.controller("a").advance(step + 1)
+        scene.controller("b").finish("succeeded")
+        async with scene.reconciling():
+            await scene.until(lambda: scene.job("a").samples == 55)
+            await scene.until_phase("b", Phase.SUCCEEDED)
+            await scene.until_workers("a", 4)
+
+    play(script())
+    assert len(scene.cluster.launches) == 2
+    assert ledger(scene, "a") == [(0, 55)]
+
+
+def ledger(scene: Scene, job: str) -> list[tuple[int, int]]:
+    with scene.database.reading() as session:
+        rows = session.exec(select(LedgerRow).where(LedgerRow.job_id == job).order_by(LedgerRow.id)).all()
+    return [(row.start, row.stop) for row in rows]
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
+def test_an_error_around_the_commit_neither_loses_nor_doubles_events(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    take, failures = scene.roster.take, [OSError("the disk is full")]
+
+    def unreliable(report: Report) -> int:
+        if failures and report.samples:
+            failure = failures.pop()
+            if committed:
+                take(report)
+            raise failure
+        return take(report)
+
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            for _ in range(4):
+                scene.controller("a").advance(10)
+            await scene.until(lambda: not failures and scene.job("a").samples == 40)
+            scene.controller("a").finish("succeeded")
+            await scene.until_phase("a", Phase.SUCCEEDED)
+
+    monkeypatch.setattr(scene.roster, "take", unreliable)
+    play(script())
+    assert ledger(scene, "a") == [(0, 40)]
+    assert len(scene.cluster.launches) == 1
+    assert [row.sequence for row in scene.events("a", "started", "finished")] == [1, 6]
+
+
+def test_nothing_is_acknowledged_before_it_is_committed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, committed = scene.roster.take, [0]
+
+    def watched(report: Report) -> int:
+        committed.append(take(report))
+        return committed[-1]
+
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            for _ in range(20):
+                scene.controller("a").advance(1)
+                assert all(command.acked in committed for command in scene.controller("a").commands)
+                await asyncio.sleep(0)
+            await scene.until(lambda: scene.job("a").samples == 20)
+
+    monkeypatch.setattr(scene.roster, "take", watched)
+    play(script())
+    assert len(scene.controller("a").commands) > 1
+
+
+def test_a_lost_cluster_ends_the_reconciler_and_is_shown(scene: Scene) -> None:
+    async def script() -> None:
+        async with scene.reconciling() as task:
+            await scene.until(lambda: scene.view().connected)
+            scene.cluster.reachable = False
+            with pytest.raises(ClusterUnreachable):
+                await task
+
+    play(script())
+    assert not scene.view().connected
+
+
+def test_jobs_whose_controllers_went_with_the_cluster_are_launched_on_the_new_one(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+        scene.cluster.lose("a")
+        async with scene.reconciling():
+            await scene.until(lambda: scene.job("a").incarnation == 2 and scene.job("a").phase is Phase.RUNNING)
+
+    play(script())
+
+
+def test_a_controller_that_missed_its_last_acknowledgement_is_told(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+        controller = scene.controller("a")
+        controller.finish("succeeded")
+        command = controller.commands[-1].model_copy(update={"acked": 1})
+        scene.roster.take(await controller.exchange(command))  # committed; then the reconciler died
+        assert scene.job("a").phase is Phase.SUCCEEDED
+        async with scene.reconciling():
+            await scene.until(lambda: controller.went)
+
+    play(script())
+    assert scene.cluster.killed == []
+
+
+def test_a_controller_that_nobody_knows_is_killed(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            stray = scene.cluster.launches[0].model_copy(update={"job": "deleted"})
+            await scene.cluster.launch(stray)
+            await scene.until(lambda: scene.cluster.killed == ["deleted"])
+
+    play(script())
+    assert "a" in scene.cluster.running
+
+
+def test_the_catalogue_follows_the_nodes(scene: Scene) -> None:
+    def names() -> set[str]:
+        with scene.database.reading() as session:
+            return {row.name for row in session.exec(select(RecipeRow)).all()}
+
+    async def script() -> None:
+        async with scene.reconciling():
+            await scene.until(lambda: names() == {"classify"})
+            scene.cluster.catalogue_now = [RecipeInfo(name="byol", summary="New.", config_schema={})]
+            scene.cluster.add_node(1)
+            await scene.until(lambda: names() == {"byol"})
+
+    play(script())
+
+
+def test_what_has_moved_on_is_left_alone(scene: Scene) -> None:
+    scene.submit("a")
+    seen = scene.job("a")
+    jobs.cancel(scene.database, "a")
+    assert scene.roster.launch(seen) is None
+    scene.roster.explain(seen, "waiting_for_slots", "Late.")
+    assert scene.job("a").message != "Late."
+
+
+def test_reports_of_a_deleted_job_are_refused(scene: Scene) -> None:
+    report = Report(job="never", incarnation=1, generation=1, workers=1, joining=0, samples=0, done=False, events=[])
+    with pytest.raises(Stale):
+        scene.roster.take(report)
