@@ -79,11 +79,15 @@ class EmbeddedRay:
         record = HeadRecord.model_validate_json(self._file.read_bytes())
         return record if record.boot == boot_id() else None
 
+    def alive(self) -> bool:
+        """Whether the head's processes run; whether they answer, `address` finds out."""
+        record = self.record()
+        return record is not None and bool(record.address) and all(process.alive() for process in record.nodes[0].core)
+
     def address(self) -> str | None:
         """Where the cluster is; None: it does not run."""
         record = self.record()
-        alive = record and record.address and all(process.alive() for process in record.nodes[0].core)
-        return record.address if record and alive and _answers(record.address) else None
+        return record.address if record and self.alive() and _answers(record.address) else None
 
     def start(self, slots: int | None) -> str:
         """Find the cluster again, or start one with so many CPUs (None: all of the machine); its address.

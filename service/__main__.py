@@ -1,0 +1,138 @@
+"""`python -m service serve`, and the processes that it consists of, each of which may also run alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from service.actionlog import log_to_stderr
+from service.db import Database, connect, migrate
+from service.head import HeadFailed
+from service.processes import end_with
+from service.settings import Settings
+from service.supervisor import AlreadyServed, serve
+
+logger = logging.getLogger("service")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The server side of emascale.")
+
+Parent = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free one.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder for what must not be lost.")] = None,
+    slots: Annotated[int | None, typer.Option(help="CPUs that the own Ray head offers.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Use this Ray cluster instead of an own one.")] = None,
+) -> None:
+    """Run API, reconciler and, unless an address is given, a Ray head. Options go before EMASCALE_... variables."""
+    log_to_stderr()
+    given = {"host": host, "port": port, "data_folder": data, "local_slots": slots, "ray_address": ray_address}
+    settings = _settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        serve(
+            settings, os.environ, lambda url: print(f"emascale is ready: {url} (API reference: {url}/docs)", flush=True)
+        )
+    except (AlreadyServed, HeadFailed, OSError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def api(
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A socket that listens already.")] = None,
+    parent: Parent = None,
+) -> None:
+    """Answer HTTP requests, nothing else. The database must have been migrated."""
+    import uvicorn  # a process loads what it needs: the reconciler needs no HTTP, the API no Ray
+
+    from service.app import create_app
+
+    _begin(parent)
+    settings = _settings()
+    config = uvicorn.Config(
+        create_app(settings, _database(settings)),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,  # live streams have no end of their own
+    )
+    uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+
+
+@app.command()
+def reconcile(parent: Parent = None) -> None:
+    """Bring about on the Ray cluster at EMASCALE_RAY_ADDRESS what the database asks for. One at a time."""
+    from service.cluster import ClusterUnreachable, RayCluster, stand_alone
+    from service.reconciler import Reconciler
+    from service.roster import Roster
+
+    _begin(parent)
+    settings = _settings()
+    if settings.ray_address is None:
+        _fail("EMASCALE_RAY_ADDRESS must name a Ray cluster.")
+        return
+    stand_alone()
+    try:
+        cluster = RayCluster(settings.ray_address)
+        asyncio.run(_until_terminated(Reconciler(Roster(_database(settings)), cluster).run()))
+    except ClusterUnreachable as error:
+        logger.error("%s", error, extra={"action": "cluster_lost"})
+        logging.shutdown()
+        os._exit(1)  # Ray's own farewell would wait a minute for a head that is gone
+    cluster.detach()
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's tables up to date; `serve` does it by itself."""
+    log_to_stderr()
+    migrate(_database(_settings()).engine)
+
+
+async def _until_terminated(work: Any) -> None:
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        logger.info("stopped", extra={"action": "reconciler_stopped"})
+
+
+def _begin(parent: int | None) -> None:
+    if parent is not None:
+        end_with(parent)
+    log_to_stderr()
+
+
+def _database(settings: Settings) -> Database:
+    return Database(connect(settings.database_url), lambda: datetime.now(UTC))
+
+
+def _settings(**given: Any) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        for each in error.errors():
+            typer.echo(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _fail(message: str) -> None:
+    typer.echo(message, err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,31 @@
+"""Log lines: a message for people, an action key that stays the same for programs, and what it is about."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+_OWN = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "action"}
+
+
+class ActionFormatter(logging.Formatter):
+    """`2026-01-01T12:00:00Z INFO order_changed: 2 workers requested. (job=..., workers=2)`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
+        """The line without a traceback; those of other libraries have their logger's name for an action."""
+        about = ", ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _OWN and name[0] != "_")
+        action = getattr(record, "action", record.name)
+        line = f"{record.asctime} {record.levelname} {action}: {record.message}"
+        return f"{line} ({about})" if about else line
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Set up the whole process; INFO of this project, WARNING of the libraries."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(ActionFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("service").setLevel(level)

@@ -1,0 +1,197 @@
+"""`serve`: the Ray head, the API and the reconciler as processes, started again when they die.
+
+The API and the reconciler end with this process, however it ends. The Ray head does not: after a crash
+the next `serve` on the same data folder finds it, and the jobs that train on it. Only a clean stop ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from api_schemas.views import ClusterView
+from service.child import Child
+from service.db import Database, connect, migrate
+from service.head import CLIENT_ENVIRONMENT, EmbeddedRay
+from service.settings import Settings
+from service.tables import ClusterRow
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+BACKLOG = 2048
+
+
+class AlreadyServed(Exception):
+    """Another `serve` runs on this data folder."""
+
+
+class _Stopped(BaseException):
+    """SIGTERM or SIGINT arrived."""
+
+
+def serve(settings: Settings, environment: Mapping[str, str], ready: Callable[[str], None]) -> None:
+    """Run the service until SIGTERM or SIGINT; `ready` is told its address once it answers.
+
+    Call it in the main thread. Raises AlreadyServed, HeadFailed, OSError where the port is taken.
+    """
+    run_folder = settings.data_folder / "run"
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with _alone(run_folder), _stop_on_signals(), contextlib.ExitStack() as cleanup:
+        listener = cleanup.enter_context(_listen(settings))
+        environment = {**environment, **_importable(environment), **_as_environment(settings)}
+        database = Database(connect(settings.database_url), lambda: datetime.now(UTC))
+        cleanup.callback(database.engine.dispose)
+        migrate(database.engine)
+        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, environment)
+        if head is not None:
+            cleanup.callback(head.stop)
+        supervisor = Supervisor(settings, environment, run_folder, listener, head)
+        cleanup.callback(supervisor.stop)
+        supervisor.run(database, ready)
+
+
+class Supervisor:
+    """Keeps the head and the children running."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        run_folder: Path,
+        listener: socket.socket,
+        head: EmbeddedRay | None,
+    ) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._head = head
+        self._listener = listener
+        fd = listener.fileno()
+        self._api = Child("api", ["api", f"--fd={fd}"], run_folder / "api.pid", (fd,))
+        self._reconciler = Child("reconciler", ["reconcile"], run_folder / "reconciler.pid")
+        self._ray_environment: Mapping[str, str] | None = None
+
+    def run(self, database: Database, ready: Callable[[str], None]) -> None:
+        """Until a signal stops it."""
+        since = database.now()
+        announced = False
+        while True:
+            self._api.keep(self._environment, time.monotonic())
+            self._keep_head()
+            assert self._ray_environment is not None
+            self._reconciler.keep(self._ray_environment, time.monotonic())
+            if not announced and _attached(database, since) and _healthy(self._listener):
+                announced = True
+                ready(_url(self._listener))
+            time.sleep(LOOK_S)
+
+    def stop(self) -> None:
+        """End the children. Jobs go on; with an embedded head, until the head is stopped."""
+        self._api.stop()
+        self._reconciler.stop()
+
+    def _keep_head(self) -> None:
+        """A cluster that is lost is started anew, and with it the reconciler. Raises HeadFailed."""
+        if self._head is None:
+            self._ray_environment = {**self._environment, **CLIENT_ENVIRONMENT}
+        elif not self._head.alive() or self._ray_environment is None:
+            self._reconciler.stop()
+            address = self._head.start(self._settings.local_slots)
+            logger.info("the Ray head answers at %s", address, extra={"action": "head_up", "address": address})
+            access = {**self._head.access(), "EMASCALE_RAY_ADDRESS": address}
+            self._ray_environment = {**self._environment, **access}
+
+
+@contextlib.contextmanager
+def _alone(run_folder: Path) -> Iterator[None]:
+    """Hold the data folder's lock, which the kernel gives back however this process ends. Raises AlreadyServed."""
+    pid_file = run_folder / "supervisor.pid"
+    with (run_folder / "supervisor.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = pid_file.read_text().strip() if pid_file.exists() else "unknown"
+            where = f"Another `serve` (process {pid}) runs on {run_folder.parent}"
+            raise AlreadyServed(f"{where}: stop it, or give this one another --data.") from error
+        pid_file.write_text(f"{os.getpid()}\n")
+        yield
+        pid_file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Leave the block at the first SIGTERM or SIGINT; what cleans up behind it is not disturbed by another."""
+
+    def stop(_number: int, _frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except _Stopped:
+        logger.info("stopped", extra={"action": "stopped"})
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The API's socket is held here: while the API starts again, requests wait instead of being refused."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """The settings for a child, as it reads them."""
+    prefix = settings.model_config.get("env_prefix", "")
+    return {f"{prefix}{name}".upper(): str(value) for name, value in settings if value is not None}
+
+
+def _importable(environment: Mapping[str, str]) -> dict[str, str]:
+    """PYTHONPATH with this checkout first: children and nodes shall run this code, not another's `workers`."""
+    root = str(Path(__file__).parents[1])
+    others = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
+    return {"PYTHONPATH": os.pathsep.join([root, *others])}
+
+
+def _attached(database: Database, since: datetime) -> bool:
+    """Whether the reconciler has seen the cluster."""
+    with database.reading() as session:
+        row = session.get(ClusterRow, 1)
+    return row is not None and row.seen_at >= since and ClusterView.model_validate(row.picture).connected
+
+
+def _healthy(listener: socket.socket) -> bool:
+    host, port = listener.getsockname()[:2]
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
