@@ -10,7 +10,7 @@ import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -82,15 +82,19 @@ def reconcile(parent: Parent = None) -> None:
     settings = _settings()
     if settings.ray_address is None:
         _fail("EMASCALE_RAY_ADDRESS must name a Ray cluster.")
-        return
     stand_alone()
+
+    async def work(cluster: RayCluster) -> None:
+        try:
+            await _until_terminated(Reconciler(Roster(_database(settings)), cluster).run())
+        except ClusterUnreachable as error:
+            _give_up(error)  # at once: the threads that wait for Ray's answer would keep the process for a minute
+
     try:
         cluster = RayCluster(settings.ray_address)
-        asyncio.run(_until_terminated(Reconciler(Roster(_database(settings)), cluster).run()))
     except ClusterUnreachable as error:
-        logger.error("%s", error, extra={"action": "cluster_lost"})
-        logging.shutdown()
-        os._exit(1)  # Ray's own farewell would wait a minute for a head that is gone
+        _give_up(error)
+    asyncio.run(work(cluster))
     cluster.detach()
 
 
@@ -108,6 +112,12 @@ async def _until_terminated(work: Any) -> None:
         await task
     except asyncio.CancelledError:
         logger.info("stopped", extra={"action": "reconciler_stopped"})
+
+
+def _give_up(error: Exception) -> NoReturn:
+    logger.error("%s", error, extra={"action": "cluster_lost"})
+    logging.shutdown()
+    os._exit(1)
 
 
 def _begin(parent: int | None) -> None:
@@ -129,7 +139,7 @@ def _settings(**given: Any) -> Settings:
         raise typer.Exit(2) from None
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(1)
 

@@ -17,7 +17,8 @@ class ActionFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
         """The line without a traceback; those of other libraries have their logger's name for an action."""
-        about = ", ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _OWN and name[0] != "_")
+        added = {name: value for name, value in vars(record).items() if name not in _OWN and name[0] != "_"}
+        about = ", ".join(f"{name}={value}" for name, value in added.items())
         action = getattr(record, "action", record.name)
         line = f"{record.asctime} {record.levelname} {action}: {record.message}"
         return f"{line} ({about})" if about else line

@@ -13,8 +13,10 @@ of the workers. What runs on a node is named there (`workers.controller.start`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -81,7 +83,8 @@ class RayCluster:
         The token, if the cluster wants one, comes from the environment of the process. Raises ClusterUnreachable.
         """
         try:
-            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+            with tempfile.TemporaryDirectory() as nowhere, contextlib.chdir(nowhere):  # Ray has nodes import from here
+                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise ClusterUnreachable(f"No Ray cluster answers at {address}: {error}") from error
         self._call = ray.remote(num_cpus=0, max_retries=0)(_by_name())
