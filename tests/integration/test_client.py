@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -26,31 +23,9 @@ from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
 from tests.service.world import Controller, committed, finished, metrics, resized, spec, started
+from tests.serving import served
 
 PATIENCE_S = 30
-
-
-@contextmanager
-def served(app: FastAPI, port: int = 0) -> Iterator[str]:
-    """The address at which the app answers."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", log_level="warning", timeout_graceful_shutdown=0))
-    ready = Event()
-    started_up = server.startup
-
-    async def startup(sockets: list[object] | None = None) -> None:
-        await started_up(sockets)  # type: ignore[arg-type]
-        ready.set()
-
-    server.startup = startup  # type: ignore[method-assign]
-    thread = Thread(target=server.run)
-    thread.start()
-    assert ready.wait(PATIENCE_S)
-    try:
-        host, bound = server.servers[0].sockets[0].getsockname()
-        yield f"http://{host}:{bound}"
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
 
 
 @pytest.fixture
