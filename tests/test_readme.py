@@ -1,0 +1,138 @@
+"""What README.md tells a reader to type works: commands, requests and code run against a service."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from api_schemas.cli import app as command
+from api_schemas.client import DEFAULT_URL, Client
+from service.app import create_app
+from service.db import Database, connect, migrate
+from service.settings import Settings
+from tests.service.world import Controller, finished, started
+from tests.serving import served
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def typed(program: str) -> list[list[str]]:
+    lines = (shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines())
+    return [line for line in lines if line and line[0] == program]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    engine = connect(Settings(data_folder=tmp_path).database_url)
+    migrate(engine)
+    yield Database(engine, lambda: datetime.now(UTC))
+    engine.dispose()
+
+
+@pytest.fixture
+def address(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a service that EMASCALE_URL names; the present folder holds the job file."""
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text(blocks("yaml")[0])
+    with served(create_app(Settings(data_folder=tmp_path), database)) as address:
+        monkeypatch.setenv("EMASCALE_URL", address)
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def job(client: Client, database: Database) -> str:
+    """A job that runs on 4 workers."""
+    job = client.submit(yaml.safe_load(blocks("yaml")[0])).id
+    Controller.launch(database, job).report(started(workers=4))
+    return job
+
+
+def end(database: Database, job: str) -> None:
+    Controller.launch(database, job).report(finished("succeeded"))
+
+
+def test_it_begins_with_the_two_commands() -> None:
+    assert [line[1] for line in typed("./run")][:2] == ["demo", "test"]
+
+
+def test_every_run_command_exists() -> None:
+    known = subprocess.run([ROOT / "run", "help"], capture_output=True, text=True, check=True).stdout
+    for line in typed("./run"):
+        assert f"./run {line[1]} " in known
+    for name in re.findall(r"`\./run (\w+)`", README):
+        assert f"./run {name} " in known
+
+
+@pytest.mark.parametrize("line", typed("emascale"), ids=shlex.join)
+def test_the_command_line(client: Client, database: Database, job: str, line: list[str]) -> None:
+    arguments = [job[:-1] if part == "ID" else part for part in line[1:]]
+    if "--watch" in arguments:
+        arguments.remove("--watch")
+    if "--follow" in arguments:
+        end(database, job)
+
+    result = CliRunner().invoke(command, arguments, obj=lambda _: client)
+
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("line", typed("curl"), ids=lambda line: line[-1].removeprefix(DEFAULT_URL))
+def test_the_requests(address: str, database: Database, job: str, line: list[str]) -> None:
+    *options, url = (part.replace("ID", job) for part in line[1:])
+    headers, body = {}, None
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        if option == "-H":
+            headers |= dict([value.split(": ")])
+        elif option == "--data-binary":
+            body = Path(value.removeprefix("@")).read_text()
+        else:
+            assert option == "--json"
+            headers |= {"Content-Type": "application/json"}
+            body = value
+    if "Accept" in headers:
+        end(database, job)
+
+    answer = httpx.request("POST" if body else "GET", url.replace(DEFAULT_URL, address), headers=headers, content=body)
+
+    assert answer.is_success, answer.text
+
+
+@pytest.mark.usefixtures("address")
+def test_the_code(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    (code,) = blocks("python")
+    before, line, after = code.partition("    print(client.wait")
+    assert line
+    exec(before, names)
+    end(database, names["job"].id)
+    exec("with Client() as client:\n" + line + after, names)
+
+    assert re.fullmatch(r"\S+ -> \S+\nNone\n", capsys.readouterr().out), "a played job has no evaluation"
+
+
+def test_every_place_on_the_map_exists() -> None:
+    for place in re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE):
+        assert (ROOT / place).exists(), place
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (ROOT / link).exists(), link
