@@ -49,14 +49,18 @@ def _demonstrate(console: Console, data: Path, keep: bool) -> int:
         clear(client, time.sleep)
         with Board(client, console) as board:
             results = play(client, board, time.sleep)
-        code = _report(console, results)
-        console.print(f"API reference: {address}/docs" + ("; Ctrl-C ends the service." if keep else " (until now)"))
+        _report(console, results)
+        missing = shortcomings(results)
+        console.print("\n".join(missing) or "Both jobs succeeded, and no resize lost a step.")
+        if missing:
+            console.print(f"The service's log: {data / 'service.log'}", soft_wrap=True)
+        console.print(f"API reference: {address}/docs ({'Ctrl-C ends it' if keep else 'with --keep it stays'})")
         if keep:
             signal.pause()
-    return code
+    return 1 if missing else 0
 
 
-def _report(console: Console, results: Sequence[Result]) -> int:
+def _report(console: Console, results: Sequence[Result]) -> None:
     for result in results:
         view = result.view
         console.print(f"\n{view.name}: {view.status.phase}. {view.status.message}")
@@ -66,9 +70,6 @@ def _report(console: Console, results: Sequence[Result]) -> int:
             console.print(f"{name}: {url}", soft_wrap=True)
         if result.resizes:
             console.print(display.resize_list(result.resizes))
-    missing = shortcomings(results)
-    console.print("\n".join(missing) or "Both jobs succeeded, and no resize lost a step.")
-    return 1 if missing else 0
 
 
 if __name__ == "__main__":

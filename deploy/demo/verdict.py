@@ -23,6 +23,7 @@ def _of_job(result: Result) -> Iterator[str]:
     name, status = result.view.name, result.view.status
     if status.phase is not Phase.SUCCEEDED:
         yield f"Job {name} {status.phase}: {status.message}"
+        return
     for row in result.resizes:
         if row.cause != "rank_lost" and (row.steps_lost or row.samples_lost):
             yield f"Job {name} lost {row.steps_lost} steps and {row.samples_lost} samples in resize {row.id}."
