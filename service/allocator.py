@@ -129,32 +129,26 @@ class _Table:
 
     def __init__(self, nodes: Iterable[Room]) -> None:
         self._nodes = sorted(nodes, key=lambda node: (node.gpu, node.cpu, node.node))  # nodes without GPU first
-        self._occupied: dict[str, tuple[_Shape, int]] = {}
+        self._rooms = [_shape(node.gpu, node.cpu) for node in self._nodes]
+        self._counts: dict[_Shape, int] = {}
         self.given: dict[str, int] = {}
 
     def raise_to(self, job: Demand, workers: int) -> bool:
         """Give the job so many workers if they fit beside all that was given; else leave it as it is."""
-        before = self._occupied.get(job.job)
-        self.given.setdefault(job.job, 0)
-        self._occupied[job.job] = (_shape(job.gpu, job.cpu), workers)
-        if self._packs():
-            self.given[job.job] = workers
-            return True
-        del self._occupied[job.job]
-        if before is not None:
-            self._occupied[job.job] = before
-        return False
+        shape, before = _shape(job.gpu, job.cpu), self.given.get(job.job, 0)
+        counts = {**self._counts, shape: self._counts.get(shape, 0) - before + workers}
+        if not self._packs(counts):
+            return False
+        self._counts, self.given[job.job] = counts, workers
+        return True
 
     def slots(self, job: Demand) -> int:
         """How many of this job's workers the empty cluster holds."""
         return slots(job, self._nodes)
 
-    def _packs(self) -> bool:
+    def _packs(self, counts: Mapping[_Shape, int]) -> bool:
         """Largest workers first, each on the first node with room."""
-        counts: dict[_Shape, int] = {}
-        for shape, workers in self._occupied.values():
-            counts[shape] = counts.get(shape, 0) + workers
-        free = [_shape(node.gpu, node.cpu) for node in self._nodes]
+        free = list(self._rooms)
         return all(_place(shape, counts[shape], free) == 0 for shape in sorted(counts, reverse=True))
 
 
@@ -162,6 +156,8 @@ def _place(shape: _Shape, count: int, free: list[_Shape]) -> int:
     """Take room for `count` workers from `free`; how many found none."""
     gpu, cpu = shape
     for index, room in enumerate(free):
+        if not count:
+            break
         taken = min(count, _times(room, shape))
         free[index] = (room[0] - taken * gpu, room[1] - taken * cpu)
         count -= taken

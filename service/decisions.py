@@ -55,6 +55,7 @@ class Decision:
     """What was decided, and on what."""
 
     situation: Situation
+    demands: tuple[Demand, ...] = ()
     grants: Mapping[str, Grant] = field(default_factory=dict)
     allocations: Mapping[str, Allocation] = field(default_factory=dict)  # of jobs with room, and of all that run
 
@@ -69,14 +70,17 @@ def decide(situation: Situation, before: Decision | None, policy: str) -> Decisi
 
     What does not change is told in the same words, cause and time of request included.
     """
-    demands = [_demand(job, before) for job in situation.jobs.values()]
-    grants = allocate(demands, situation.rooms, policy)
+    demands = tuple(_demand(job, before) for job in situation.jobs.values())
+    if before and (demands, situation.rooms) == (before.demands, before.situation.rooms):
+        grants = before.grants  # the policy would say the same, and on a large cluster take its time
+    else:
+        grants = allocate(demands, situation.rooms, policy)
     allocations = {
         job.id: _allocation(job, grants, situation, before)
         for job in situation.jobs.values()
         if grants[job.id].workers or job.started
     }
-    return Decision(situation=situation, grants=grants, allocations=allocations)
+    return Decision(situation=situation, demands=demands, grants=grants, allocations=allocations)
 
 
 def _demand(job: Standing, before: Decision | None) -> Demand:

@@ -6,6 +6,7 @@ folder says how to find them again. They are ended by that session, agents and w
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -19,6 +20,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from service.processes import Process, boot_id, end_session, members
+
+logger = logging.getLogger(__name__)
 
 HEAD_IP = "127.0.0.100"
 """Not 127.0.0.1: Ray would put the machine's own address in its place, which may change under it."""
@@ -55,6 +58,7 @@ class HeadRecord(_Record):
     boot: str
     address: str  # host:port, as ray.init takes it; empty while it starts
     folder: Path  # Ray's sessions: sockets and logs
+    slots: int | None  # CPUs that the head was started with; None: all of the machine
     nodes: list[NodeRecord]
 
 
@@ -95,12 +99,13 @@ class EmbeddedRay:
         Raises HeadFailed.
         """
         if address := self.address():
+            self._compare(slots)
             return address
         self.stop()
         self._folder.mkdir(parents=True, exist_ok=True)
         _write_token(self._token)
         sessions = Path(tempfile.mkdtemp(prefix="ema-", dir="/tmp"))  # short: a socket's path has 107 bytes
-        record = HeadRecord(boot=boot_id(), address="", folder=sessions, nodes=[])
+        record = HeadRecord(boot=boot_id(), address="", folder=sessions, slots=slots, nodes=[])
         flags = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor"]
         record = self._launch(record, [*flags, *_size(slots)], HEAD_IP)
         address = (sessions / HEAD_IP / "ray_current_cluster").read_text().strip()
@@ -131,6 +136,12 @@ class EmbeddedRay:
                 end_session(node.leader)
             shutil.rmtree(record.folder, ignore_errors=True)
         self._file.unlink(missing_ok=True)
+
+    def _compare(self, slots: int | None) -> None:
+        record = self.record()
+        if record and record.slots != slots:
+            what = {"action": "head_size_kept", "slots": record.slots, "wanted": slots}
+            logger.warning("the Ray head that runs keeps its size; stop the service once to change it", extra=what)
 
     def _launch(self, record: HeadRecord, flags: list[str], ip: str) -> HeadRecord:
         """Run `ray start` and write the node down: before it runs, so that it can always be ended."""

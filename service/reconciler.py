@@ -76,7 +76,7 @@ class Reconciler:
         while True:
             jobs = await asyncio.to_thread(self._roster.live)
             situation = self._situation(jobs)
-            self._decision = decide(situation, self._decision, self._policy)
+            self._decision = await asyncio.to_thread(decide, situation, self._decision, self._policy)
             for job in jobs:
                 await self._apply(job, self._decision)
             self._forget({job.id for job in jobs})

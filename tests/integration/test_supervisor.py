@@ -104,17 +104,27 @@ def ended(processes: set[Process]) -> bool:
     return not any(process.alive() for process in processes)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_leaves_no_process_and_no_file_of_a_running_one(data_folder: Path, number: signal.Signals) -> None:
+def test_a_stop_leaves_no_process_and_no_file_of_a_running_one(data_folder: Path) -> None:
     with serving(data_folder) as service:
         assert connected(service.ready())
         running, sessions = service.everything(), service.record().folder
         assert len(running) > 6
-        assert service.end(number) == 0
+        assert service.end(signal.SIGTERM) == 0
     assert ended(running)
     assert not sessions.exists()
     assert not list(data_folder.glob("run/*.pid"))
     assert EmbeddedRay(data_folder, {}).record() is None
+
+
+def test_a_stop_while_it_starts_leaves_nothing_either(data_folder: Path) -> None:
+    with serving(data_folder) as service:
+        assert wait_until(lambda: EmbeddedRay(data_folder, {}).record() is not None, PATIENCE_S)
+        running = service.everything()
+        assert service.record().address == ""
+        assert service.end(signal.SIGINT) == 0
+    assert ended(running)
+    assert not any(members(process) for process in running)
+    assert service.said == []
 
 
 def test_a_second_one_on_the_same_folder_is_refused(data_folder: Path) -> None:
