@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from service.tables import ClusterRow, EventRow, Job, LedgerRow, RecipeRow
 from tests.service.world import Clock, spec
 
 PATIENCE_S = 10
+NEVER = 3600
 PACE = Pace(
     tick=0.005, nodes=0.01, poll=0.01, rest=0.001, answer=5, absence=0.05, silence=60, launch=5, cancel=60,
     backoff=0.001, sweep=0.02, catalogue=5,
@@ -98,7 +100,7 @@ def play(script: Coroutine[Any, Any, None]) -> None:
 def test_a_job_is_launched_trains_and_ends(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
-        async with scene.reconciling():
+        async with scene.reconciling(replace(PACE, sweep=NEVER)):
             await scene.until_phase("a", Phase.RUNNING)
             assert scene.job("a").workers == 4
             assert (scene.last("a").cause, scene.last("a").requested_at) == ("start", scene.job("a").created_at)
@@ -152,7 +154,7 @@ def test_a_job_gives_way_to_one_of_higher_priority_and_grows_back(scene: Scene) 
 def test_a_changed_order_does_not_wait_for_an_exchange_in_flight(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
-        async with scene.reconciling():
+        async with scene.reconciling(replace(PACE, answer=NEVER)):
             await scene.until_workers("a", 4)
             controller = scene.controller("a")
             controller.hanging = True
@@ -234,7 +236,7 @@ def test_a_cancelled_job_ends_with_its_controller_or_without_it(scene: Scene, go
 def test_a_controller_that_does_not_end_its_cancelled_job_is_killed(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
-        async with scene.reconciling(Pace(**{**PACE.__dict__, "cancel": 0.05, "answer": 0.02})):
+        async with scene.reconciling(replace(PACE, cancel=0.05, answer=0.02)):
             await scene.until_phase("a", Phase.RUNNING)
             scene.controller("a").hanging = True
             jobs.cancel(scene.database, "a")
@@ -262,7 +264,7 @@ def test_a_lost_controller_is_replaced_by_the_next_incarnation(scene: Scene) -> 
 def test_a_controller_that_falls_silent_is_replaced(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
-        async with scene.reconciling(Pace(**{**PACE.__dict__, "silence": 0.1, "answer": 0.02})):
+        async with scene.reconciling(replace(PACE, silence=0.1, answer=0.02)):
             await scene.until_phase("a", Phase.RUNNING)
             scene.controller("a").hanging = True
             await scene.until(lambda: scene.job("a").incarnation == 2)
@@ -377,6 +379,28 @@ def test_an_error_around_the_commit_neither_loses_nor_doubles_events(
     assert [row.sequence for row in scene.events("a", "started", "finished")] == [1, 6]
 
 
+def test_an_error_after_a_loss_starts_no_further_controller(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, failures = scene.roster.take, [OSError("the disk is full")]
+
+    def unreliable(report: Report) -> int:
+        if failures and report.incarnation == 2 and report.samples:
+            raise failures.pop()
+        return take(report)
+
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+            scene.cluster.lose("a")
+            await scene.until(lambda: scene.job("a").incarnation == 2 and scene.job("a").phase is Phase.RUNNING)
+            scene.controller("a").advance(10)
+            await scene.until(lambda: not failures and scene.job("a").samples == 10)
+
+    monkeypatch.setattr(scene.roster, "take", unreliable)
+    play(script())
+    assert len(scene.cluster.launches) == 2
+
+
 def test_nothing_is_acknowledged_before_it_is_committed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     take, committed = scene.roster.take, [0]
 
@@ -451,6 +475,27 @@ def test_a_controller_that_nobody_knows_is_killed(scene: Scene) -> None:
 
     play(script())
     assert "a" in scene.cluster.running
+
+
+def test_the_controller_of_a_job_that_lives_is_never_a_stray(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    controllers, looks = scene.cluster.controllers, []
+
+    async def counted() -> set[str]:
+        looks.append(1)
+        return await controllers()
+
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling(replace(PACE, silence=0.05, answer=0.02, backoff=NEVER)):
+            await scene.until_phase("a", Phase.RUNNING)
+            scene.controller("a").hanging = True
+            await scene.until_phase("a", Phase.RECOVERING)  # nobody talks to it now, until it is started again
+            seen = len(looks)
+            await scene.until(lambda: len(looks) > seen + 3)
+
+    monkeypatch.setattr(scene.cluster, "controllers", counted)
+    play(script())
+    assert scene.cluster.killed == []
 
 
 def test_the_catalogue_follows_the_nodes(scene: Scene) -> None:
