@@ -65,17 +65,30 @@ def optimizer_values(spec: JobSpec, size: Size) -> scaling.Derived:
     )
 
 
+def is_centered(spec: JobSpec) -> bool:
+    """Whether part of the optimizer's state has no scalar factor (`scaling.centered_square_avg` converts it)."""
+    row = scaling.RULES[spec.optimizer.name]
+    return spec.scaling.rule == scaling.MATCHED and not row.has_factors(spec.optimizer.base())
+
+
 def state_factors(spec: JobSpec, before: Size, after: Size) -> dict[str, float]:
-    """By what each tensor of the optimizer's state is multiplied. One f, the newest, on both sides."""
-    return scaling.switch(
+    """By what each tensor of the optimizer's state is multiplied. One f, the newest, on both sides.
+
+    Centered RMSProp's `square_avg` is left out; the rest of its state converts as without centering at f = 1, where
+    V = 1/kappa. Raises ScalingError.
+    """
+    base = spec.optimizer.base()
+    centered = is_centered(spec)
+    factors = scaling.switch(
         spec.optimizer.name,
-        spec.optimizer.base(),
+        {**base, "centered": False} if centered else base,
         before.kappa,
         after.kappa,
-        f=after.noise_fraction,
+        f=1.0 if centered else after.noise_fraction,
         rule=spec.scaling.rule,
         second_moment=_mode(spec),
     )
+    return {name: factor for name, factor in factors.items() if not (centered and name == "square_avg")}
 
 
 def lr_multiplier(spec: JobSpec, horizon: Horizon, samples: int) -> float:

@@ -1,0 +1,250 @@
+"""The training loop of one worker: plain torch over one `Mesh` at a time; runs alone with a world of one.
+
+A step is a transaction. Until the vote nothing but gradients and BatchNorm's buffers has changed, and `undo` takes that
+back; what the vote confirmed every member applies. So a step in flight when a peer dies is done again by the next
+generation, with the same samples, and no committed step is ever lost while one worker lives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from api_schemas.dynamics import values_at, warnings_at
+from api_schemas.jobs import JobSpec
+from workers import recipes
+from workers.archive import Archive
+from workers.data import SampleOrder, fetch, micro_batches, slices
+from workers.gradients import GradientReducer
+from workers.journal import Journal, finite
+from workers.membership import Change, Plan, Transfers, transfers
+from workers.mesh import Mesh
+from workers.replica import Replica
+from workers.state import exchange
+from workers.tally import Tally
+
+CURVE_POINTS = 1000
+"""Points of each training curve over a whole job, about."""
+
+Waiting = Callable[[int], bool]
+"""Whether a new generation waits that may begin after so many samples."""
+
+
+class Trainer:
+    """What one worker does, generation after generation."""
+
+    def __init__(self, spec: JobSpec, recipe: recipes.Recipe, journal: Journal, archive: Archive) -> None:
+        """Everything that can be made before the others are met: joiners do this while the rest trains."""
+        self.recipe = recipe
+        self.data = recipe.train_data()
+        self.order = SampleOrder(len(self.data), spec.seed)  # type: ignore[arg-type]
+        self.replica = Replica(spec, recipe, self.order.size)
+        self._journal = journal
+        self._archive = archive
+        self._due: set[str] = set()  # "evaluate", "checkpoint", "export": at this sample, by all members
+        self._led = -1  # the sample at which this worker did what was due
+        self._tally = Tally()
+        self._change: Change | None = None  # entered, and not reported yet
+        self._step_ended = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        """The budget is used up."""
+        return self.replica.samples >= self.replica.horizon.total_samples
+
+    # -- a generation --------------------------------------------------------------------------------------------------
+
+    def enter(self, mesh: Mesh, plan: Plan) -> None:
+        """Make this worker's replica that of a new generation: agreed, handed on, and converted to its size."""
+        standings = mesh.all_gather(torch.tensor([self.replica.samples]))
+        roles = transfers([int(samples) for samples in standings.flatten()])
+        if roles.fresh and mesh.rank == 0:
+            self._restore_or_begin(plan, mesh.world)
+        self._hand_on(mesh, roles)
+        self._resize(mesh, plan, restored=roles.fresh)
+        self._wrap(mesh)
+
+    def run(self, mesh: Mesh, waiting: Waiting) -> bool:
+        """Train. True: the budget is used up; False: a new generation waits. Raises MeshBroken."""
+        while True:
+            self._report_change(mesh)
+            self._attend(mesh)
+            if self.done:
+                mesh.vote(False, 0.0)  # nobody leaves before the lead has written its last file
+                return True
+            if self.step(mesh, waiting):
+                return False
+
+    def undo(self) -> None:
+        """Take back a step that was not confirmed."""
+        self.replica.undo()
+
+    def _restore_or_begin(self, plan: Plan, workers: int) -> None:
+        state = self._archive.latest()
+        if state is None:
+            self.replica.begin(self.replica.size_at(workers, plan.kappa))
+        else:
+            self.replica.load(state)
+
+    def _hand_on(self, mesh: Mesh, roles: Transfers) -> None:
+        """Joiners, and whoever missed the last step, get the replica of those who have it, and what is due."""
+        is_source = mesh.rank in roles.sources
+        self.replica.average_buffers(mesh, 1 / len(roles.sources) if is_source else 0.0)
+        state = self.replica.state() if is_source else None
+        if state:
+            state.meta.update(due=sorted(self._due), tally=self._tally.to_dict())
+        received = exchange(mesh, roles, state)
+        if received:
+            self.replica.load(received)
+            self._due = set(received.meta["due"])
+            self._tally = Tally(**received.meta["tally"])
+            self._journal.rewind(self.replica.samples)
+
+    def _resize(self, mesh: Mesh, plan: Plan, *, restored: bool) -> None:
+        replica, old = self.replica, self.replica.size
+        before = values_at(replica.spec, old, replica.samples, replica.horizon)
+        new = replica.size_at(mesh.world, plan.kappa)
+        factors = replica.resize(new)
+        self._change = Change(
+            generation=plan.generation,
+            cause=plan.cause,
+            reason=plan.reason,
+            decide_s=plan.decide_s,
+            samples=replica.samples,
+            restored=restored,
+            workers=(old.workers, new.workers),
+            kappa=(old.kappa, new.kappa),
+            batch=(old.batch, new.batch),
+            before=before,
+            after=replica.values,
+            state_factors=factors,
+            warnings=warnings_at(replica.spec, new, replica.horizon),
+        )
+
+    def _wrap(self, mesh: Mesh) -> None:
+        """DDP over this generation's group; all members hold the same weights already."""
+        with mesh.guard(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the argument's new name is younger than torch 2.6
+            self._ddp = DistributedDataParallel(self.replica.model, init_sync=False, broadcast_buffers=False)
+        self._reducer = GradientReducer(self._ddp, self.replica.spec.scaling)
+
+    # -- a step --------------------------------------------------------------------------------------------------------
+
+    def step(self, mesh: Mesh, waiting: Waiting) -> bool:
+        """One optimizer step by all members; returns whether a new generation waits after it. Raises MeshBroken."""
+        start = self.replica.samples
+        stop = min(start + self.replica.size.batch, self.replica.horizon.total_samples)
+        self.replica.apply_schedules()
+        loss = self._accumulate(mesh, start, stop)
+        leave, loss = mesh.vote(waiting(stop), loss)
+        self._due.clear()
+        self.replica.update(self._reducer, stop)
+        self._step_ended = time.monotonic()
+        self._tally.add(stop - start, loss)
+        self._note(start, stop)
+        return leave
+
+    def _accumulate(self, mesh: Mesh, start: int, stop: int) -> float:
+        """Gradients of this worker's slice of the batch [start, stop), summed over all members.
+
+        A micro-batch of m of the step's B samples counts m/B, so a plain sum over micro-batches and workers is the
+        gradient of the batch's mean loss, whatever the slices. Returns this worker's share of that loss.
+        """
+        batch = stop - start
+        lo, hi = slices(batch, mesh.world)[mesh.rank]
+        parts = micro_batches(lo, hi, self.replica.spec.batch.per_worker)
+        weights = [(b - a) / batch for a, b in parts] or [0.0]  # without samples it joins the reduction with nothing
+        self._reducer.begin(weights, shards=_shards(batch, mesh.world, self.replica.spec.batch.per_worker))
+        total = 0.0
+        for (a, b), weight in zip(parts or [(0, 1)], weights, strict=True):
+            last = (a, b) == (parts or [(0, 1)])[-1]
+            with mesh.guard(), nullcontext() if last else self._ddp.no_sync():
+                loss = self._loss(start + a, start + b, training=weight > 0) * weight
+                loss.backward()  # type: ignore[no-untyped-call]
+            self._reducer.micro_step()
+            total += float(loss.detach())
+        return total
+
+    def _loss(self, start: int, stop: int, *, training: bool) -> Tensor:
+        """Mean loss over the positions [start, stop). Dropout and the like are keyed by position, so they repeat."""
+        replica = self.replica
+        torch.manual_seed(_seed(replica.spec.seed, start))
+        epochs, indices = self.order.keys(start, stop)
+        batch = fetch(self.data, recipes.augmentation(self.recipe), epochs, indices, replica.spec.seed)
+        context = recipes.StepContext(
+            ema=replica.ema.module if replica.ema else None,
+            samples=replica.samples,
+            epoch=replica.samples / self.order.size,
+            kappa=replica.size.kappa,
+        )
+        replica.model.train(training)
+        return self.recipe.loss(self._ddp, batch, context)
+
+    # -- once in a while -----------------------------------------------------------------------------------------------
+
+    def _note(self, start: int, stop: int) -> None:
+        """What falls due on the way from one sample to another."""
+        spec, horizon = self.replica.spec, self.replica.horizon
+        if self.done or _crossed(start, stop, max(1, horizon.total_samples // CURVE_POINTS)):
+            self._journal.point(stop, self._tally.point(self.replica))
+        for name, every in (("evaluate", spec.evaluation.every), ("checkpoint", spec.checkpoint.every)):
+            period = every and max(1, every.samples(epoch_size=horizon.epoch_size, base_batch=spec.batch.base))
+            if self.done or (period and _crossed(start, stop, period)):
+                self._due.add(name)
+        if self.done:
+            self._due.add("export")
+
+    def _attend(self, mesh: Mesh) -> None:
+        """Do what is due at this sample. It stays due until the next vote: a new lead does it where this one dies."""
+        if not self._due:
+            return
+        self.replica.average_buffers(mesh, 1 / mesh.world)
+        if mesh.rank == 0 and self._led != self.replica.samples:
+            self._lead()
+            self._led = self.replica.samples
+
+    def _lead(self) -> None:
+        if "evaluate" in self._due:
+            self._journal.record("evaluated", samples=self.replica.samples, **self._evaluate())
+        if "checkpoint" in self._due:
+            self._archive.save(self.replica.state(), last=self.done)
+        if "export" in self._due:
+            self._journal.record("exported", artifacts=self._archive.export(self.replica.state()))
+
+    def _evaluate(self) -> dict[str, dict[str, float | None] | None]:
+        ema = self.replica.ema
+        return {
+            "target": finite(self.recipe.evaluate(self.replica.model)),
+            "ema": finite(self.recipe.evaluate(ema.module)) if ema else None,
+        }
+
+    def _report_change(self, mesh: Mesh) -> None:
+        """Say that this generation trains, with the pause that making it cost: it ends here."""
+        if self._change and mesh.rank == 0:
+            pause = time.monotonic() - self._step_ended
+            self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
+        self._change = None
+
+
+def _shards(batch: int, world: int, per_worker: int) -> int:
+    """Micro-batches of a step on all workers together: the shards whose spread measures the noise."""
+    return sum(len(micro_batches(lo, hi, per_worker)) for lo, hi in slices(batch, world))
+
+
+def _crossed(start: int, stop: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (start, stop]."""
+    return stop // every > start // every
+
+
+def _seed(*key: int) -> int:
+    digest = hashlib.blake2b(struct.pack(f"<{len(key)}q", *key), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
