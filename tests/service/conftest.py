@@ -13,6 +13,7 @@ from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
 from tests.service.world import ADDRESS, Clock, InProcess, World
+from tests.serving import served
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,11 @@ def world(settings: Settings, database: Database, clock: Clock, portal: Blocking
     app = create_app(settings, database, new_job_id=lambda: f"job{next(numbers):04d}")
     with httpx.Client(transport=InProcess(app, portal), base_url=ADDRESS) as http:
         yield World(settings, database, clock, http)
+
+
+@pytest.fixture
+def wire(world: World) -> Iterator[httpx.Client]:
+    """The same service behind a real socket, for answers that have no end."""
+    app = create_app(world.settings, world.database)
+    with served(app) as address, httpx.Client(base_url=address, timeout=60) as http:
+        yield http

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -173,8 +174,21 @@ class World:
 
     def job(self, job: str) -> dict[str, Any]:
         """The job's view."""
-        view: dict[str, Any] = self.http.get(f"/v1/jobs/{job}").json()
-        return view
+        return self.get(f"/v1/jobs/{job}")
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        """What is there, once it is a success."""
+        response = self.http.get(path, params=params)
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    def store(self, job: str, path: str, content: bytes = b"") -> Path:
+        """A file in the job's own folder, as a worker leaves it there."""
+        file = Path(self.settings.storage_url, job, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return file
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
