@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem
-from service.validation import invalid, pointer, sentence
+from service.validation import NO_PARAMETER, invalid, pointer, sentence
 
 
 def install(app: FastAPI) -> None:
@@ -53,7 +53,7 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _message(error: ErrorDetails) -> str:
-    return "There is no such parameter." if error["type"] == "extra_forbidden" else sentence(error)
+    return NO_PARAMETER if error["type"] == "extra_forbidden" else sentence(error)
 
 
 def _parameter(location: tuple[int | str, ...]) -> str:

@@ -17,6 +17,7 @@ from api_schemas.specfile import Loader
 JSON_TYPES = ("application/json",)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 MAX_ERRORS = 50
+NO_PARAMETER = "There is no such parameter."
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = Sequence[int | str]

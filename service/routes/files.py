@@ -13,6 +13,7 @@ from service import checkpoints, jobs
 from service.context import DatabaseDep
 from service.downloads import download
 from service.routes.jobs import JobId
+from service.routes.parameters import NONE
 from service.storage import Folder
 
 ARTIFACTS = "artifacts"
@@ -31,19 +32,19 @@ def _folder(job_id: JobId, database: DatabaseDep) -> Folder:
 FolderDep = Annotated[Folder, Depends(_folder)]
 
 
-@router.get("/checkpoints")
+@router.get("/checkpoints", dependencies=NONE)
 def list_checkpoints(job_id: JobId, database: DatabaseDep, folder: FolderDep) -> Page[Checkpoint]:
     """The durable checkpoints, the oldest first."""
     return checkpoints.listing(database, job_id, folder)
 
 
-@router.get("/checkpoints/{path:path}", response_class=Response, responses=FILE)
+@router.get("/checkpoints/{path:path}", response_class=Response, responses=FILE, dependencies=NONE)
 def get_checkpoint(path: str, folder: FolderDep, request: Request) -> Response:
     """A file of a checkpoint: `<name>/<file>`."""
     return download(folder, f"{checkpoints.FOLDER}/{path}", request)
 
 
-@router.get("/artifacts")
+@router.get("/artifacts", dependencies=NONE)
 def list_artifacts(folder: FolderDep) -> Page[Artifact]:
     """What the job exported."""
     files = folder.files(ARTIFACTS)
@@ -55,7 +56,7 @@ def list_artifacts(folder: FolderDep) -> Page[Artifact]:
     )
 
 
-@router.get("/artifacts/{path:path}", response_class=Response, responses=FILE)
+@router.get("/artifacts/{path:path}", response_class=Response, responses=FILE, dependencies=NONE)
 def get_artifact(path: str, folder: FolderDep, request: Request) -> Response:
     """An exported file."""
     return download(folder, f"{ARTIFACTS}/{path}", request)

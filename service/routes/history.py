@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ from service.context import ContextDep, DatabaseDep
 from service.curves import CurveQuery
 from service.routes.accept import EventStreamRoute
 from service.routes.jobs import JobId
+from service.routes.parameters import NONE
 from service.storage import Folder
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"], responses={"default": {"model": Problem}})
@@ -33,6 +34,14 @@ class PageQuery(BaseModel):
     after: str | None = Field(None, description="`next` of the page before.")
 
 
+class StreamQuery(BaseModel):
+    """Where a stream begins; it has no pages."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = None
+
+
 class LogQuery(BaseModel):
     """Which lines."""
 
@@ -46,12 +55,14 @@ class LogQuery(BaseModel):
 LastEventId = Annotated[str | None, Header()]
 
 
-def _cursor(database: DatabaseDep, job_id: JobId, request: Request, last_event_id: LastEventId = None) -> int:
+def _cursor(
+    database: DatabaseDep, job_id: JobId, query: Annotated[StreamQuery, Query()], last_event_id: LastEventId = None
+) -> int:
     """Where the stream begins; a job that does not exist is found out before the stream has begun."""
     jobs.revision(database, job_id)
     if last_event_id is not None:
         return feed.cursor(last_event_id, "Last-Event-ID")
-    return feed.cursor(request.query_params.get("after"), "?after")
+    return feed.cursor(query.after, "?after")
 
 
 @streams.get("/events", response_class=EventSourceResponse)
@@ -88,7 +99,7 @@ def resizes_(job_id: JobId, query: Annotated[PageQuery, Query()], database: Data
     return resizes.page(database, job_id, feed.cursor(query.after, "?after"), query.limit)
 
 
-@router.get("/ledger")
+@router.get("/ledger", dependencies=NONE)
 def ledger_(job_id: JobId, database: DatabaseDep) -> Ledger:
     """Which samples were trained on, by which generation."""
     return ledger.read(database, job_id)

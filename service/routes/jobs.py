@@ -15,6 +15,7 @@ from service import jobs
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.openapi import takes
+from service.routes.parameters import NONE
 from service.storage import Folder
 from service.validation import body_of
 from service.views import etag
@@ -67,7 +68,10 @@ def listing(query: Annotated[JobQuery, Query()], database: DatabaseDep) -> Page[
 
 
 @router.get(
-    "/{job_id}", responses={304: {"description": "The job is as `If-None-Match` says."}}, response_model=JobView
+    "/{job_id}",
+    responses={304: {"description": "The job is as `If-None-Match` says."}},
+    response_model=JobView,
+    dependencies=NONE,
 )
 def get(
     job_id: JobId, database: DatabaseDep, response: Response, if_none_match: Annotated[str | None, Header()] = None
@@ -82,7 +86,7 @@ def get(
     return job
 
 
-@router.patch("/{job_id}", openapi_extra=takes(JobPatch))
+@router.patch("/{job_id}", openapi_extra=takes(JobPatch), dependencies=NONE)
 def patch(
     job_id: JobId, change: Annotated[JobPatch, Depends(body_of(JobPatch, unknown=LIVE))], database: DatabaseDep
 ) -> JobView:
@@ -103,13 +107,13 @@ def resize(
     return jobs.resize(database, job_id, request)
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", dependencies=NONE)
 def cancel(job_id: JobId, database: DatabaseDep) -> JobView:
     """Stop the job."""
     return jobs.cancel(database, job_id)
 
 
-@router.delete("/{job_id}", status_code=204)
+@router.delete("/{job_id}", status_code=204, dependencies=NONE)
 def delete(job_id: JobId, database: DatabaseDep) -> None:
     """Remove a job that has ended, with its checkpoints, artifacts and logs."""
     jobs.delete(database, job_id, Folder)

@@ -14,12 +14,13 @@ from service import reference, surroundings
 from service.context import DatabaseDep
 from service.openapi import takes
 from service.previews import scaling_preview
+from service.routes.parameters import NONE
 from service.validation import body_of
 
 router = APIRouter(responses={"default": {"model": Problem}})
 
 
-@router.post("/v1/scaling/preview", tags=["scaling"], openapi_extra=takes(ScalingPreviewRequest))
+@router.post("/v1/scaling/preview", tags=["scaling"], openapi_extra=takes(ScalingPreviewRequest), dependencies=NONE)
 def preview(
     request: Annotated[ScalingPreviewRequest, Depends(body_of(ScalingPreviewRequest))],
 ) -> ScalingPreview:
@@ -27,13 +28,13 @@ def preview(
     return scaling_preview(request)
 
 
-@router.get("/v1/recipes", tags=["recipes"])
+@router.get("/v1/recipes", tags=["recipes"], dependencies=NONE)
 def recipes(database: DatabaseDep) -> Page[RecipeInfo]:
     """The training tasks that the nodes know, with the schema of their config."""
     return surroundings.recipes(database)
 
 
-@router.get("/v1/cluster", tags=["cluster"])
+@router.get("/v1/cluster", tags=["cluster"], dependencies=NONE)
 def cluster(database: DatabaseDep) -> ClusterView:
     """Nodes and queue, as the reconciler last saw them."""
     return surroundings.cluster(database)
