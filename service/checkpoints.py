@@ -34,6 +34,6 @@ def _files(folder: Folder) -> dict[str, list[str]]:
     """File names by checkpoint."""
     files: dict[str, list[str]] = {}
     for stored in folder.files(FOLDER):
-        _, name, file = stored.path.split("/", 2)
+        name, _, file = stored.path.removeprefix(f"{FOLDER}/").partition("/")
         files.setdefault(name, []).append(file)
     return files

@@ -83,4 +83,4 @@ def _of_worker(folder: Folder, segments: list[Stored], tail: int | None) -> Iter
 
 def _text(folder: Folder, segment: Stored) -> list[Line]:
     text = folder.read(segment.path).decode(errors="replace")
-    return [(line, _worker(segment)) for line in text.removesuffix("\n").split("\n")]
+    return [(line, _worker(segment)) for line in text.removesuffix("\n").split("\n")] if text else []
