@@ -11,6 +11,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from api_schemas.errors import NotFound, Unavailable
 
+VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+"""Where file systems (S3, GCS, Azure, disks, memory) say what changes with the content; the best first."""
+
 Result = TypeVar("Result")
 
 
@@ -37,7 +40,7 @@ class Folder:
         return sorted(each for each in stored if not each.path.rpartition("/")[2].startswith("."))
 
     def find(self, path: str) -> Stored:
-        """One file of it. Raises NotFound, also for a path that would lead out of the folder."""
+        """One file of it. Raises NotFound, also for a path that would lead out of the folder, and for a dotfile."""
         absolute = self._inside(path)
         if absolute is None or not self._try(lambda: self._fs.isfile(absolute)):
             raise NotFound(f"There is no file {path!r}.")
@@ -59,7 +62,7 @@ class Folder:
 
     def _inside(self, path: str) -> str | None:
         parts = path.split("/")
-        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+        if any(part == "" or part[0] == "." or "\\" in part or "\0" in part for part in parts):
             return None
         absolute = f"{self._root}/{path}"
         if isinstance(self._fs, LocalFileSystem) and not _is_below(absolute, self._root):
@@ -68,7 +71,7 @@ class Folder:
 
     def _stored(self, info: dict[str, Any]) -> Stored:
         path = str(info["name"]).removeprefix(self._root).lstrip("/")
-        version = info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
+        version = next((info[name] for name in VERSIONS if info.get(name)), "")
         return Stored(path, int(info["size"]), f"{info['size']}-{version}".replace('"', ""))
 
     def _try(self, call: Callable[[], Result]) -> Result:

@@ -1,0 +1,179 @@
+"""Downloads: whole, in ranges that fit together, not again where nothing changed, and never from outside the folder."""
+
+from __future__ import annotations
+
+import os
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.downloads import CHUNK, RangeNotSatisfiable, wanted
+from service.tables import Job
+from tests.service.world import World, problem
+
+CONTENT = bytes(range(256)) * (3 * CHUNK // 256) + b"end"
+
+
+@pytest.fixture
+def address(world: World) -> str:
+    """Of an artifact that is read in several chunks."""
+    job = world.submit()
+    world.store(job, "artifacts/ema.safetensors", CONTENT)
+    return f"/v1/jobs/{job}/artifacts/ema.safetensors"
+
+
+def replace(world: World, address: str, content: bytes) -> None:
+    file = world.store(address.split("/")[3], "artifacts/ema.safetensors", content)
+    os.utime(file, ns=(0, 10**18))  # another time than that of the file before, however coarse the clock
+
+
+def get(world: World, address: str, **headers: str) -> httpx.Response:
+    return world.http.get(address, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def test_the_whole_file(world: World, address: str) -> None:
+    response = get(world, address)
+    assert (response.status_code, response.content) == (200, CONTENT)
+    assert response.headers["content-length"] == str(len(CONTENT))
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == "attachment; filename*=utf-8''ema.safetensors"
+    assert response.headers["accept-ranges"] == "bytes"
+
+
+def test_an_interrupted_download_goes_on_where_it_broke_off(world: World, address: str) -> None:
+    first = get(world, address, range="bytes=0-99999")
+    rest = get(world, address, range="bytes=100000-", if_range=first.headers["etag"])
+    assert (first.status_code, rest.status_code) == (206, 206)
+    assert rest.headers["content-range"] == f"bytes 100000-{len(CONTENT) - 1}/{len(CONTENT)}"
+    assert first.content + rest.content == CONTENT
+
+
+def test_a_file_that_was_replaced_meanwhile_is_sent_whole(world: World, address: str) -> None:
+    first = get(world, address, range="bytes=0-99999")
+    replace(world, address, CONTENT[::-1])
+    rest = get(world, address, range="bytes=100000-", if_range=first.headers["etag"])
+    assert (rest.status_code, rest.content) == (200, CONTENT[::-1])
+
+
+def test_the_last_bytes(world: World, address: str) -> None:
+    assert get(world, address, range="bytes=-3").content == b"end"
+
+
+def test_a_file_that_has_not_changed_is_not_sent_again(world: World, address: str) -> None:
+    etag = get(world, address).headers["etag"]
+    again = get(world, address, if_none_match=etag)
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    replace(world, address, CONTENT[::-1])
+    changed = get(world, address, if_none_match=etag)
+    assert (changed.status_code, changed.content) == (200, CONTENT[::-1])
+
+
+def test_a_range_beyond_the_end_says_how_long_the_file_is(world: World, address: str) -> None:
+    response = get(world, address, range=f"bytes={len(CONTENT)}-")
+    assert str(len(CONTENT)) in problem(response, 416, "range_not_satisfiable")["detail"]
+
+
+def test_an_empty_file(world: World) -> None:
+    job = world.submit()
+    world.store(job, "artifacts/empty")
+    response = get(world, f"/v1/jobs/{job}/artifacts/empty")
+    assert (response.status_code, response.content, response.headers["content-length"]) == (200, b"", "0")
+
+
+def test_names_of_all_kinds(world: World) -> None:
+    job = world.submit()
+    world.store(job, 'artifacts/deep/er/ü "x".bin', b"1")
+    response = get(world, f'/v1/jobs/{job}/artifacts/deep/er/ü "x".bin')
+    assert response.content == b"1"
+    assert response.headers["content-disposition"] == "attachment; filename*=utf-8''%C3%BC%20%22x%22.bin"
+
+
+SIZES = st.integers(1, 1000)
+
+
+@given(size=SIZES, first=st.integers(0, 1200), last=st.integers(0, 1200))
+def test_a_range_is_the_slice_that_its_ends_include(size: int, first: int, last: int) -> None:
+    positions = range(size)
+    if last < first:
+        assert wanted(f"bytes={first}-{last}", size) is None
+    elif first >= size:
+        with pytest.raises(RangeNotSatisfiable):
+            wanted(f"bytes={first}-{last}", size)
+    else:
+        found = wanted(f"bytes={first}-{last}", size)
+        assert found is not None
+        assert range(*found) == positions[first : last + 1]
+        rest = wanted(f"bytes={first}-", size)
+        assert rest is not None
+        assert range(*rest) == positions[first:]
+
+
+@given(size=SIZES, count=st.integers(1, 1200))
+def test_a_suffix_is_the_end_of_the_file(size: int, count: int) -> None:
+    found = wanted(f"bytes=-{count}", size)
+    assert found is not None
+    assert range(*found) == range(size)[-count:]
+
+
+@pytest.mark.parametrize("header", ["", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=0-1,3-4", "bytes=5-2", "0-1"])
+def test_what_is_no_range_of_bytes_means_the_whole_file(header: str) -> None:
+    assert wanted(header, 10) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret",
+        "%2e%2e/secret",
+        "..%2fsecret",
+        "x/../../secret",
+        "./../secret",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "..\\secret",
+        "x%00",
+        "",
+        "x/",
+        "folder",
+        "out",
+        "through/secret",
+        "x" * 300,
+    ],
+)
+@pytest.mark.parametrize("kind", ["artifacts", "checkpoints"])
+def test_no_path_leads_out_of_the_folder(world: World, kind: str, path: str) -> None:
+    job = world.submit()
+    secret = world.store(job, "secret", b"secret")
+    world.store(job, f"{kind}/folder/file", b"file")
+    folder = secret.parent / kind
+    outside = world.settings.data_folder / "secret"
+    outside.write_bytes(b"secret")
+    (folder / "out").symlink_to(outside)
+    (folder / "through").symlink_to(world.settings.data_folder)
+    problem(world.http.get(f"/v1/jobs/{job}/{kind}/{path}"), 404, "not_found")
+
+
+def test_no_path_leads_to_another_job(world: World) -> None:
+    job, other = world.submit(), world.submit()
+    world.store(job, "artifacts/x", b"mine")
+    world.store(other, "artifacts/y", b"theirs")
+    problem(world.http.get(f"/v1/jobs/{job}/artifacts/..%2f..%2f{other}%2fartifacts%2fy"), 404, "not_found")
+    problem(world.http.get(f"/v1/jobs/..%2f{other}/artifacts/y"), 404, "not_found")
+
+
+def test_what_is_not_listed_is_not_served(world: World) -> None:
+    """A file that is being written, under the name that it has until then."""
+    job = world.submit()
+    world.store(job, "artifacts/.writing-3f", b"half")
+    assert world.get(f"/v1/jobs/{job}/artifacts")["items"] == []
+    problem(world.http.get(f"/v1/jobs/{job}/artifacts/.writing-3f"), 404, "not_found")
+
+
+def test_storage_that_does_not_answer_is_unavailable(world: World) -> None:
+    job = world.submit()
+    with world.database.writing() as session:
+        session.get_one(Job, job).storage = "nowhere://bucket"
+    for path in ("artifacts", "artifacts/x", "checkpoints", "checkpoints/1/x", "logs"):
+        problem(world.http.get(f"/v1/jobs/{job}/{path}"), 503, "unavailable")
