@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
-from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
+from api_schemas.jobs import JobPatch, JobSpec, Label, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, Phase, ResizePreview
 from service import events
@@ -28,6 +28,7 @@ from service.views import job_row, job_view
 
 MAX_PENDING = 100
 Value = TypeVar("Value")
+_LABEL: TypeAdapter[str] = TypeAdapter(Label)
 LIGHT = [
     defer(col(column), raiseload=True)  # type: ignore[arg-type]  # SQLAlchemy's own attributes, at class level
     for column in (
@@ -62,7 +63,7 @@ def submit(database: Database, spec: JobSpec, *, job_id: str, storage: str, key:
     Raises UnknownRecipe, InvalidRequest, ScalingError; Conflict for a key that was used for another spec.
     """
     job_preview(spec)
-    body = spec.model_dump(mode="json")
+    body = _as_stored(spec)
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     with database.writing() as session:
         if key is not None and (known := session.exec(select(Job).where(Job.idempotency_key == key)).first()):
@@ -77,6 +78,7 @@ def submit(database: Database, spec: JobSpec, *, job_id: str, storage: str, key:
 
 def preview(database: Database, spec: JobSpec) -> JobPreview:
     """What `submit` would take. Raises as it does."""
+    _as_stored(spec)
     with database.reading() as session:
         check_recipe(session, spec.recipe)
     return job_preview(spec)
@@ -197,6 +199,13 @@ def found(value: Value | None, job_id: str) -> Value:
     return value
 
 
+def _as_stored(spec: JobSpec) -> dict[str, Any]:
+    """The spec's JSON. Raises InvalidRequest where it could not be read back: a length of 1e400 epochs."""
+    body = spec.model_dump(mode="json")
+    check(JobSpec, body)
+    return body
+
+
 def _new_job(spec: JobSpec, body: dict[str, Any], job_id: str, storage: str, now: datetime) -> Job:
     return Job(
         id=job_id,
@@ -224,7 +233,11 @@ def _label(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=") if "=" in text else text.partition(":")
     if not separator:
         raise invalid([FieldError(pointer="?label", message="Must read key=value.")])
-    return name, value
+    try:
+        return _LABEL.validate_python(name), value
+    except ValidationError as error:
+        message = f"{name!r} cannot be the key of a label: {error.errors()[0]['msg']}."
+        raise invalid([FieldError(pointer="?label", message=message)]) from error
 
 
 def _locked(session: Session, job_id: str) -> Job:

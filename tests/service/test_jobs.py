@@ -55,10 +55,14 @@ def test_jobs_are_filtered(world: World) -> None:
         ({"limit": "many"}, "?limit"),
         ({"status": "asleep"}, "?status"),
         ({"label": "team"}, "?label"),
+        ({"label": 'te"am=vision'}, "?label"),
+        ({"label": "\0=vision"}, "?label"),
+        ({"label": "=vision"}, "?label"),
         ({"statuss": "queued"}, "?statuss"),
     ],
 )
 def test_a_wrong_filter_is_named(world: World, params: dict[str, Any], pointer: str) -> None:
+    world.submit(labels={"team": "vision"})
     assert list(pointers(world.http.get("/v1/jobs", params=params))) == [pointer]
 
 
