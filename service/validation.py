@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import yaml
+from anyio.to_thread import run_sync
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -28,7 +31,8 @@ def body_of(model: type[Model], unknown: str | None = None) -> Callable[[Request
 
     async def read(request: Request) -> Model:
         raw = await _read(request, request.app.state.context.settings.max_body_bytes)
-        return check(model, _parse(raw, request.headers.get("content-type", "")), unknown)
+        kind = request.headers.get("content-type", "")
+        return await run_sync(lambda: check(model, _parse(raw, kind), unknown))  # YAML is slow: others go on meanwhile
 
     return read
 
@@ -86,9 +90,21 @@ def _parse(raw: bytes, content_type: str) -> Any:
 
 def _from_json(raw: bytes) -> Any:
     try:
-        return from_json(raw, allow_inf_nan=False)
+        data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise invalid([FieldError(pointer="", message=f"Not valid JSON: {error}.")]) from error
+    if too_large := list(islice(_infinite(data, ()), MAX_ERRORS)):
+        raise invalid([FieldError(pointer=pointer(steps), message="This number is too large.") for steps in too_large])
+    return data
+
+
+def _infinite(data: Any, steps: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
+    """Where numbers such as 1e400 are: JSON can spell them, but no float holds them, and no answer could show them."""
+    if isinstance(data, float) and math.isinf(data):
+        yield steps
+    parts = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for step, part in parts:
+        yield from _infinite(part, (*steps, step))
 
 
 class _YamlLoader(Loader):
@@ -110,6 +126,8 @@ def _yaml_to_json(raw: bytes) -> bytes:
         raise invalid([FieldError(pointer="", message=f"Not valid YAML{line}: {error.problem}.")]) from error
     except (yaml.YAMLError, UnicodeError, TypeError, ValueError, RecursionError) as error:
         raise invalid([FieldError(pointer="", message=f"Not valid YAML: {error}.")]) from error
+    except (AttributeError, LookupError) as error:  # how PyYAML fails at `!!timestamp x`, `!!bool x`, `!!int ""`
+        raise invalid([FieldError(pointer="", message="Not valid YAML: a value is not what its tag says.")]) from error
 
 
 def _field_error(error: ErrorDetails, data: Any, schema: Mapping[str, Any], unknown: str | None) -> FieldError:

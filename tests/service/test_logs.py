@@ -152,7 +152,7 @@ def test_a_deleted_job_ends_the_following(world: World, wire: httpx.Client, job:
 
 
 def test_lines_that_nobody_hears_are_not_looked_for(
-    world: World, wire: httpx.Client, job: str, monkeypatch: pytest.MonkeyPatch
+    wire: httpx.Client, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = Event()
 
