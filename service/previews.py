@@ -25,7 +25,7 @@ def job_preview(spec: JobSpec) -> JobPreview:
 
 def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None) -> ResizePreview:
     """Every value before and after. A job without workers is taken at its smallest size. Raises ScalingError."""
-    samples, horizon = at_samples or job.samples, _horizon(job, spec)
+    samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
     before, after = _present(job, spec), _sized(job, spec, workers)
     return ResizePreview(
         workers=(before.workers, after.workers),

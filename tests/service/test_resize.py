@@ -1,0 +1,200 @@
+"""Asking for another size: now, later, or only to see what it would change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from api_schemas.dynamics import Horizon, Size, state_factors, values_at, warnings_at
+from api_schemas.jobs import JobSpec
+from tests.service.world import Controller, World, committed, finished, metrics, pointers, problem, resized, started
+
+RICH: dict[str, Any] = {
+    "optimizer": {"name": "adamw", "lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.05},
+    "schedule": {"budget": "5 epochs", "warmup": "1000 samples", "lr": "cosine"},
+    "clip": {"norm": 1.0},
+    "ema": {"half_life": "0.5 epochs", "schedule": "cosine"},
+    "elasticity": {"workers": [1, 8]},
+}
+
+
+def ask(world: World, job: str, workers: int, at_samples: int | None = None, **params: Any) -> httpx.Response:
+    body = {"workers": workers} | ({} if at_samples is None else {"at_samples": at_samples})
+    return world.http.post(f"/v1/jobs/{job}/resize", json=body, params=params)
+
+
+def preview(world: World, job: str, workers: int, at_samples: int | None = None) -> dict[str, Any]:
+    before = world.http.get(f"/v1/jobs/{job}")
+    response = ask(world, job, workers, at_samples, dry_run=True)
+    assert response.status_code == 200, response.text
+    assert world.http.get(f"/v1/jobs/{job}").headers["etag"] == before.headers["etag"]  # nothing has happened
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def spec_of(world: World, job: str) -> JobSpec:
+    return JobSpec.model_validate(world.job(job)["spec"])
+
+
+def halfway(world: World, **changes: Any) -> Controller:
+    """A job with everything in it, 1500 of 5000 samples on its way, on 2 workers."""
+    controller = Controller.launch(world.database, world.submit(**RICH | changes))
+    controller.report(started(bn_momentum=0.1), committed(0, 1500))
+    return controller
+
+
+@pytest.mark.parametrize("at_samples", [None, 3000])
+def test_a_dry_run_shows_the_values_that_the_trainer_will_derive(world: World, at_samples: int | None) -> None:
+    job = halfway(world).job
+    spec = spec_of(world, job)
+    horizon = Horizon.of(spec, epoch_size=1000, bn_momentum=0.1)
+    before, after = Size.of(spec, 2), Size.of(spec, 5)
+    assert preview(world, job, 5, at_samples) == {
+        "workers": [2, 5],
+        "kappa": [2.0, 5.0],
+        "batch": [128, 320],
+        "before": values_at(spec, before, at_samples or 1500, horizon),
+        "after": values_at(spec, after, at_samples or 1500, horizon),
+        "state_factors": state_factors(spec, before, after),
+        "warnings": warnings_at(spec, after, horizon),
+    }
+
+
+def test_the_values_shown_have_every_part_of_the_job(world: World) -> None:
+    found = preview(world, halfway(world).job, 5)
+    names = {"lr", "betas", "eps", "weight_decay", "amsgrad", "ema_momentum", "bn_momentum", "clip_norm"}
+    assert set(found["before"]) == set(found["after"]) == names
+    assert set(found["state_factors"]) == {"exp_avg", "exp_avg_sq", "step"}
+
+
+def test_the_measured_noise_decides_as_it_will_in_the_trainer(world: World) -> None:
+    controller = halfway(world, scaling={"second_moment": "measured"})
+    controller.report(metrics((1500, {"noise_scale": 192.0})))
+    spec = spec_of(world, controller.job)
+    horizon = Horizon.of(spec, epoch_size=1000, bn_momentum=0.1)
+    after = Size.of(spec, 5, noise_fraction=0.75, measured=True)  # 192 / (192 + 64)
+    found = preview(world, controller.job, 5)
+    assert found["after"] == values_at(spec, after, 1500, horizon)
+    assert found["after"] != values_at(spec, Size.of(spec, 5), 1500, horizon)
+
+
+def test_where_noise_is_assumed_a_measurement_changes_nothing(world: World) -> None:
+    controller = halfway(world, scaling={"second_moment": "assume_noise"})
+    before = preview(world, controller.job, 5)
+    controller.report(metrics((1500, {"noise_scale": 192.0})))
+    assert preview(world, controller.job, 5) == before
+
+
+def test_a_sample_that_has_passed_means_now(world: World) -> None:
+    job = halfway(world).job
+    assert preview(world, job, 5, at_samples=10) == preview(world, job, 5)
+
+
+def test_before_is_the_size_that_trains_whatever_the_limits_are_now(world: World) -> None:
+    job = halfway(world).job
+    world.http.patch(f"/v1/jobs/{job}", json={"elasticity": {"kappa": [1, 1.5]}})
+    found = preview(world, job, 5)
+    assert (found["kappa"], found["batch"]) == ([2.0, 1.5], [128, 96])
+
+
+def test_a_job_without_workers_is_shown_from_its_smallest_size_at_the_peak_of_its_schedule(world: World) -> None:
+    job = world.submit(**RICH | {"elasticity": {"workers": [2, 8]}})
+    spec = spec_of(world, job)
+    found = preview(world, job, 5)
+    assert found["workers"] == [2, 5]
+    assert found["before"] == values_at(spec, Size.of(spec, 2), 0, None)
+    assert found["after"] == values_at(spec, Size.of(spec, 5), 0, None)
+
+
+def test_holding_the_batch_a_resize_changes_no_value(world: World) -> None:
+    found = preview(world, world.submit(elasticity={"workers": [1, 4], "mode": "hold"}), 4)
+    assert found["before"] == found["after"]
+    assert (found["batch"], set(found["state_factors"].values())) == ([64, 64], {1.0})
+
+
+def test_a_size_is_asked_for_at_once(world: World) -> None:
+    job = halfway(world).job
+    response = ask(world, job, 5)
+    assert (response.status_code, response.json()) == (200, world.job(job))
+    assert (response.json()["target_workers"], response.json()["workers"]) == (5, 2)
+
+
+def test_the_workers_follow_when_they_are_there(world: World) -> None:
+    controller = halfway(world)
+    ask(world, controller.job, 3)
+    controller.report(resized(1500, (2, 3)))
+    assert (world.job(controller.job)["workers"], world.job(controller.job)["target_workers"]) == (3, 3)
+
+
+def test_sizes_for_later_wait_in_the_order_of_their_samples(world: World) -> None:
+    job = halfway(world).job
+    for workers, at_samples in ((4, 4000), (2, 2000), (3, 3000)):
+        ask(world, job, workers, at_samples)
+    view = world.job(job)
+    assert view["target_workers"] is None
+    assert [(each["workers"], each["at_samples"]) for each in view["pending_resizes"]] == [
+        (2, 2000),
+        (3, 3000),
+        (4, 4000),
+    ]
+
+
+@pytest.mark.parametrize("at_samples", [0, 1499, 1500])
+def test_a_size_for_a_sample_that_has_passed_is_asked_for_at_once(world: World, at_samples: int) -> None:
+    job = halfway(world).job
+    view = ask(world, job, 5, at_samples).json()
+    assert (view["target_workers"], view["pending_resizes"]) == (5, [])
+
+
+def test_only_so_many_may_wait(world: World) -> None:
+    job = world.submit()
+    for at_samples in range(1, 101):
+        assert ask(world, job, 2, at_samples).status_code == 200
+    assert "100" in problem(ask(world, job, 2, 101), 409, "conflict")["detail"]
+    assert ask(world, job, 2).status_code == 200
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("body", "pointer", "said"),
+    [
+        ({"workers": 9}, "/workers", "from 1 to 8"),
+        ({"workers": 0}, "/workers", "greater than or equal to 1"),
+        ({}, "/workers", "required"),
+        ({"workers": 2, "at_samples": 5000}, "/at_samples", "below 5000"),
+        ({"workers": 2, "at_samples": -1}, "/at_samples", "greater than or equal to 0"),
+        ({"workers": 2, "at": 3}, "/at", "at_samples, workers"),
+    ],
+)
+def test_a_wrong_size_is_named(world: World, body: dict[str, Any], pointer: str, said: str, dry_run: bool) -> None:
+    job = halfway(world).job
+    before = world.job(job)
+    response = world.http.post(f"/v1/jobs/{job}/resize", json=body, params={"dry_run": dry_run})
+    found = pointers(response)
+    assert list(found) == [pointer]
+    assert said in found[pointer]
+    assert world.job(job) == before
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_size_that_no_rule_covers_is_refused(world: World, dry_run: bool) -> None:
+    radam = {"name": "radam", "lr": 1e-3, "betas": [0.9, 0.99]}
+    job = world.submit(optimizer=radam, elasticity={"workers": [1, 60]})
+    problem(ask(world, job, 60, dry_run=dry_run), 422, "rectification_lost")
+    assert world.job(job)["target_workers"] is None
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "cancelled"])
+def test_a_job_that_has_ended_is_not_resized(world: World, outcome: str, dry_run: bool) -> None:
+    controller = halfway(world)
+    controller.report(finished(outcome))
+    assert outcome in problem(ask(world, controller.job, 3, dry_run=dry_run), 409, "conflict")["detail"]
+
+
+def test_a_job_that_is_being_cancelled_is_not_resized(world: World) -> None:
+    job = halfway(world).job
+    world.http.post(f"/v1/jobs/{job}/cancel")
+    assert "cancelling" in problem(ask(world, job, 3), 409, "conflict")["detail"]
