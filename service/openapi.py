@@ -1,4 +1,5 @@
-"""What the framework cannot find out for openapi.json by itself: bodies that `validation.body_of` reads."""
+"""What the framework cannot find out for openapi.json by itself: bodies that `validation.body_of` reads, and that
+failures have a media type of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +9,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api_schemas.errors import PROBLEM_MEDIA_TYPE
 from service.validation import JSON_TYPES, YAML_TYPES
 
+_FAILURE = {
+    "description": "What went wrong.",
+    "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 _REFERENCE = "#/components/schemas/{model}-Input"
 
 
@@ -21,7 +27,7 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def describe(app: FastAPI, *bodies: type[BaseModel]) -> None:
-    """Add the schemas of these bodies to openapi.json."""
+    """Add the schemas of these bodies to openapi.json, and say what failures are."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -29,6 +35,9 @@ def describe(app: FastAPI, *bodies: type[BaseModel]) -> None:
         _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
         named = {f"{name}-Input": schema for name, schema in schemas["$defs"].items()}
         document["components"]["schemas"].update(named)
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                operation["responses"]["default"] = _FAILURE
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI documents it
