@@ -19,6 +19,7 @@ from service.problems import respond
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
+    "Cache-Control": "no-cache",  # whoever keeps an answer asks with its ETag before it uses it
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
