@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: none is mistaken for another
 _TIME, _ENTROPY = 11, 5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_ordered_id(now: datetime, entropy: int) -> str:
     """16 characters that sort by time, to the microsecond; `entropy` (25 bits are used) tells equal times apart."""
-    return _base32(int(now.timestamp() * 1_000_000), _TIME) + _base32(entropy, _ENTROPY)
+    microseconds = (now - _EPOCH) // timedelta(microseconds=1)  # in whole numbers: a float loses the last ones
+    return _base32(microseconds, _TIME) + _base32(entropy, _ENTROPY)
 
 
 def _base32(number: int, digits: int) -> str:
