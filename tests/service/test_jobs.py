@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,30 @@ def test_a_job_whose_storage_does_not_answer_stays(world: World) -> None:
         job.storage = "nowhere://bucket"
     problem(world.http.delete(f"/v1/jobs/{controller.job}"), 503, "unavailable")
     assert world.job(controller.job)["status"]["phase"] == "succeeded"
+
+
+def test_of_jobs_that_are_cancelled_at_once_from_many_sides_each_ends_once(world: World) -> None:
+    job = world.submit()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: world.http.post(f"/v1/jobs/{job}/cancel"), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+    phases = [event["phase"] for event in world.get(f"/v1/jobs/{job}/events")["items"] if event["type"] == "phase"]
+    assert phases == ["cancelled"]
+
+
+def test_changes_from_many_sides_are_all_kept(world: World) -> None:
+    job = world.submit(elasticity={"workers": [1, 4], "kappa": [1, 4]})
+    changes = [
+        {"priority": 3},
+        {"labels": {"a": "b"}},
+        {"elasticity": {"workers": [2, 4]}},
+        {"elasticity": {"kappa": [1, 2]}},
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda change: world.http.patch(f"/v1/jobs/{job}", json=change), changes))
+    new = world.job(job)["spec"]
+    assert (new["priority"], new["labels"]) == (3, {"a": "b"})
+    assert (new["elasticity"]["workers"], new["elasticity"]["kappa"]) == ([2, 4], [1, 2])
 
 
 def test_a_failure_is_shown_with_its_traceback(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from service.db import Database, upsert
+from service.roster import Roster
 from service.tables import RecipeRow
 from tests.service.world import World, pointers, problem, spec
 
@@ -70,6 +72,38 @@ def test_the_same_key_for_another_spec_is_refused(world: World) -> None:
     post(world, spec(), **{"Idempotency-Key": "k"})
     body = problem(post(world, spec(seed=1), **{"Idempotency-Key": "k"}), 409, "conflict")
     assert "job0001" in body["detail"]
+
+
+def test_a_key_stands_for_what_was_sent_whatever_became_of_the_job(world: World) -> None:
+    catalogue(world.database, "byol")
+    body = spec(recipe={"name": "byol", "config": {"depth": 1}})
+    job = post(world, body, **{"Idempotency-Key": "k"}).json()["id"]
+    world.http.patch(f"/v1/jobs/{job}", json={"priority": 7})
+    Roster(world.database).write_recipes([])
+    catalogue(world.database, "classify")
+    again = post(world, body, **{"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()) == (200, world.job(job))
+
+
+def test_the_key_of_a_deleted_job_is_free_again(world: World) -> None:
+    first = post(world, spec(), **{"Idempotency-Key": "k"}).json()["id"]
+    world.http.post(f"/v1/jobs/{first}/cancel")
+    world.http.delete(f"/v1/jobs/{first}")
+    response = post(world, spec(seed=1), **{"Idempotency-Key": "k"})
+    assert (response.status_code, response.json()["id"] == first) == (201, False)
+
+
+def test_a_dry_run_does_not_use_up_a_key(world: World) -> None:
+    headers = {"Idempotency-Key": "k"}
+    world.http.post("/v1/jobs", json=spec(), headers=headers, params={"dry_run": True})
+    assert post(world, spec(seed=1), **headers).status_code == 201
+
+
+def test_at_once_from_many_sides_a_key_is_still_one_job(world: World) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(world, spec(), **{"Idempotency-Key": "k"}), range(16)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 15 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == len(world.get("/v1/jobs")["items"]) == 1
 
 
 def test_without_a_key_every_submit_is_a_job(world: World) -> None:

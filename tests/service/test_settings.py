@@ -1,0 +1,40 @@
+"""Settings: where things lie by default, and what is refused because nothing protects it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+
+def test_everything_lies_in_the_data_folder(tmp_path: Path) -> None:
+    settings = Settings(data_folder=tmp_path)
+    assert settings.database_url == f"sqlite:///{tmp_path}/emascale.db"
+    assert settings.storage_url == f"{tmp_path}/jobs"
+
+
+def test_folders_do_not_depend_on_where_a_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(data_folder=Path("data"), storage_url="jobs")
+    assert (settings.data_folder, settings.storage_url) == (tmp_path / "data", str(tmp_path / "jobs"))
+    assert Settings(storage_url="s3://bucket/jobs").storage_url == "s3://bucket/jobs"
+
+
+def test_the_environment_sets_what_is_not_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMASCALE_PORT", "9000")
+    monkeypatch.setenv("EMASCALE_DATA_FOLDER", str(tmp_path))
+    assert (Settings().port, Settings().data_folder, Settings(port=1).port) == (9000, tmp_path, 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_this_machine_may_be_listened_on(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "10.0.0.1", "example.org", "", "localhost.example"])
+def test_others_may_not_since_there_is_no_authentication(host: str) -> None:
+    with pytest.raises(ValidationError, match="no authentication"):
+        Settings(host=host)
