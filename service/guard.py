@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_schemas.errors import EmascaleError, Forbidden, InternalError
@@ -58,6 +59,8 @@ class Guard:
             await self.app(scope, receive, send_on)
         except Forbidden as error:
             await respond(error, request_id)(scope, receive, send_on)
+        except ClientDisconnect:
+            return  # while it sent its body: nobody is there to be told
         except Exception as error:
             _log(error, scope, request_id)
             if started:

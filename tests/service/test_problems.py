@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import httpx
@@ -97,6 +98,28 @@ def test_what_breaks_inside_is_said_without_its_insides(world: World, caplog: py
     (record,) = [record for record in caplog.records if vars(record).get("action") == "request_failed"]
     assert vars(record)["request_id"] == body["request_id"]
     assert "no such table" in record.getMessage()
+
+
+def test_a_client_that_hangs_up_while_it_sends_is_no_failure_of_the_service(
+    world: World, portal: BlockingPortal, caplog: pytest.LogCaptureFixture
+) -> None:
+    coming: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b'{"name": ', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    answered: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return coming.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        answered.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "query_string": b"", "headers": headers}
+    portal.call(create_app(world.settings, world.database), scope, receive, send)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert answered == []
 
 
 def test_every_answer_has_a_request_id_of_its_own(world: World) -> None:
