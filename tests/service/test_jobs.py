@@ -29,6 +29,14 @@ def test_jobs_are_listed_newest_first_in_pages(world: World) -> None:
     assert third["next"] is None
 
 
+def test_a_page_that_holds_the_rest_leads_nowhere(world: World) -> None:
+    jobs = [world.submit() for _ in range(4)]
+    first = world.get("/v1/jobs", limit=2)
+    assert world.get("/v1/jobs", limit=2, after=first["next"])["next"] is None
+    assert world.get("/v1/jobs", limit=4)["next"] is None
+    assert ids(world, limit=2, after=first["next"]) == [jobs[1], jobs[0]]
+
+
 def test_a_page_stays_where_it_is_when_jobs_come(world: World) -> None:
     old = [world.submit() for _ in range(3)]
     after = world.http.get("/v1/jobs", params={"limit": 1}).json()["next"]

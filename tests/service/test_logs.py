@@ -146,8 +146,7 @@ def test_following_a_job_that_has_ended_is_reading_it(world: World, job: str) ->
 def test_a_deleted_job_ends_the_following(world: World, wire: httpx.Client, job: str) -> None:
     with following(wire, job, rank="w1") as said:
         assert next(said).endswith("two")
-        world.http.post(f"/v1/jobs/{job}/cancel")
-        assert world.http.delete(f"/v1/jobs/{job}").status_code == 204
+        world.lose(job)
         assert [text[-4:] for text in said] == ["four"]
 
 

@@ -176,6 +176,12 @@ def test_a_recipes_config_is_checked_by_its_schema(
     assert len(found[pointer]) < 400
 
 
+def test_of_very_many_errors_in_a_config_the_first_are_named(world: World) -> None:
+    catalogue(world.database, "byol")
+    config = {"depth": 1, "widths": ["wide"] * 60}
+    assert len(pointers(post(world, spec(recipe={"name": "byol", "config": config})))) == 50
+
+
 def test_a_dry_run_checks_the_recipe_too(world: World) -> None:
     catalogue(world.database, "byol")
     response = world.http.post("/v1/jobs", json=spec(recipe={"name": "x"}), params={"dry_run": True})

@@ -54,6 +54,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"name": ""}, "/name", "at least 1"),
     ({"resources": {"cpu": 0}}, "/resources", "CPU or a GPU"),
     ({"bacth": {}}, "/bacth", "there are: batch"),
+    ({"a~b/c": 1}, "/a~0b~1c", "there are: batch"),
 ]
 
 
@@ -69,6 +70,12 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
 def test_all_wrong_fields_are_named_at_once(world: World) -> None:
     found = pointers(post(world, spec(batch={}, priority=10_000)))
     assert set(found) == {"/batch/base", "/batch/per_worker", "/priority"}
+
+
+def test_of_very_many_wrong_fields_the_first_are_named(world: World) -> None:
+    response = post(world, spec(labels={str(number): "" for number in range(60)}))
+    assert set(pointers(response)) == {f"/labels/{number}" for number in range(50)}
+    assert "49 more" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,11 @@ class World:
         controller.report(started())
         return controller
 
+    def lose(self, job: str) -> None:
+        """The job is gone, in whatever phase it was."""
+        with self.database.writing() as session:
+            session.delete(session.get_one(Job, job))
+
     def job(self, job: str) -> dict[str, Any]:
         """The job's view."""
         return self.get(f"/v1/jobs/{job}")
