@@ -84,13 +84,13 @@ def _resized(event: events.Resized) -> Folded:
 
 
 def _metrics(event: events.Metrics, job: Job) -> Folded:
-    """A curve named as a value in force is that value's course; one named `noise_scale` is measured."""
+    """A curve named as a value in force is that value's course; one named `noise_scale` is measured, null: infinite."""
     latest = {name: value for _, point in event.points for name, value in point.items() if is_finite(value)}
     changes: dict[str, Any] = {}
     if in_force := {name: value for name, value in latest.items() if name in job.values}:
         changes["values"] = job.values | in_force
-    if "noise_scale" in latest:
-        changes["noise_scale"] = latest["noise_scale"]
+    if measured := [point["noise_scale"] for _, point in event.points if "noise_scale" in point]:
+        changes["noise_scale"] = measured[-1] if is_finite(measured[-1]) else math.inf
     return Folded(changes=changes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from api_schemas import scaling
@@ -109,5 +110,5 @@ def _sized(job: Job, spec: JobSpec, workers: int) -> Size:
     """With the noise fraction that the trainer will use: the newest measured one, where there is one."""
     if job.noise_scale is None or spec.scaling.second_moment == "assume_noise":
         return Size.of(spec, workers)
-    fraction = job.noise_scale / (job.noise_scale + spec.batch.base)
+    fraction = 1.0 if math.isinf(job.noise_scale) else job.noise_scale / (job.noise_scale + spec.batch.base)
     return Size.of(spec, workers, noise_fraction=fraction, measured=True)

@@ -93,7 +93,7 @@ class Job(SQLModel, table=True):
     bn_momentum: float | None = None
     values: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     evaluation: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
-    noise_scale: float | None = None
+    noise_scale: float | None = None  # None: not measured; infinite: the gradient is noise alone
     artifacts: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
 
     leg_samples: int | None = Field(default=None, sa_type=COUNT)  # where the present size began, for the rate

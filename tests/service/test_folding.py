@@ -121,7 +121,12 @@ def test_a_measured_noise_scale_is_kept_until_the_next() -> None:
     assert folded(metrics((64, {"noise_scale": 100.0}), (128, {"noise_scale": 200.0}))).changes == {
         "noise_scale": 200.0
     }
-    assert folded(metrics((64, {"noise_scale": None}))).changes == {}
+    assert folded(metrics((64, {"loss": 1.0}))).changes == {}
+
+
+def test_a_noise_scale_that_is_null_was_measured_to_be_infinite() -> None:
+    points = [(64, {"noise_scale": 100.0}), (128, {"noise_scale": None}), (192, {"loss": 1.0})]
+    assert folded(metrics(*points)).changes == {"noise_scale": math.inf}
 
 
 def test_exports_are_added_to_those_before() -> None:

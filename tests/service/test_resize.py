@@ -80,6 +80,18 @@ def test_the_measured_noise_decides_as_it_will_in_the_trainer(world: World) -> N
     assert found["after"] != values_at(spec, Size.of(spec, 5), 1500, horizon)
 
 
+def test_a_gradient_of_noise_alone_is_measured_too(world: World) -> None:
+    """Its noise scale is infinite, which JSON has no number for: the one before is outdated all the same."""
+    controller = halfway(world, scaling={"second_moment": "measured"})
+    controller.report(metrics((1000, {"noise_scale": 192.0}), (1500, {"noise_scale": None})))
+    spec = spec_of(world, controller.job)
+    after = Size.of(spec, 5, noise_fraction=1.0, measured=True)
+    found = preview(world, controller.job, 5)["after"]
+    assert found == values_at(spec, after, 1500, Horizon.of(spec, epoch_size=1000, bn_momentum=0.1))
+    assert found["clip_norm"] < 1.0  # unlike where nothing is measured
+    assert world.job(controller.job)["noise_scale"] is None
+
+
 def test_where_noise_is_assumed_a_measurement_changes_nothing(world: World) -> None:
     controller = halfway(world, scaling={"second_moment": "assume_noise"})
     before = preview(world, controller.job, 5)

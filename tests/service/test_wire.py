@@ -76,7 +76,7 @@ def test_a_download_breaks_off_rather_than_end_early(world: World, wire: httpx.C
     job = world.submit()
     file = world.store(job, "artifacts/x", b"x" * 50_000_000)
     with wire.stream("GET", f"/v1/jobs/{job}/artifacts/x") as response:
-        chunks = response.iter_bytes(1)
+        chunks = response.iter_raw()
         next(chunks)
         file.write_bytes(b"")
         with pytest.raises(httpx.RemoteProtocolError):
