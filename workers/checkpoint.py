@@ -62,9 +62,10 @@ def capture(tensors: Mapping[str, Group], meta: Mapping[str, Any]) -> Snapshot:
     return Snapshot({group: _copies(named) for group, named in tensors.items()}, dict(meta))
 
 
-def save(storage: Storage, name: str, snapshot: Snapshot) -> int:
+def save(storage: Storage, name: str, snapshot: Snapshot, permit: Callable[[], None] = lambda: None) -> int:
     """Write a checkpoint and commit it; returns its size in bytes. Saved under a name in use, it replaces that one.
 
+    `permit` is called before the commit, and raises where there must be none.
     Raises StorageError where storage fails, ValueError for what cannot be stored: meta that is not JSON, a tensor type
     that safetensors lacks. Nothing is committed then, and older checkpoints are as they were.
     """
@@ -72,6 +73,7 @@ def save(storage: Storage, name: str, snapshot: Snapshot) -> int:
     files = {group: _write_group(storage, name, group, named) for group, named in snapshot.tensors.items()}
     manifest = {"format": FORMAT, "name": name, "meta": meta, "files": files}
     data = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1).encode()
+    permit()
     storage.write(_key(name, _MANIFEST), data)
     return len(data) + sum(int(file["bytes"]) for file in files.values())
 
@@ -89,17 +91,26 @@ def load(storage: Storage, name: str) -> Snapshot:
     return Snapshot(tensors, manifest["meta"])
 
 
-def load_latest(storage: Storage, on_skip: Callable[[str, str], None]) -> tuple[str, Snapshot] | None:
-    """Name and content of the newest checkpoint that is whole; None where there is none.
+def load_latest(
+    storage: Storage,
+    on_skip: Callable[[str, str], None],
+    refusal: Callable[[Mapping[str, Any]], str | None] = lambda meta: None,  # noqa: ARG005 (named for the caller)
+) -> tuple[str, Snapshot] | None:
+    """Name and content of the newest checkpoint that is whole and not refused; None where there is none.
 
-    `on_skip(name, reason)` is called for each damaged one on the way. StorageError passes through: storage that does
-    not answer is no reason to fall back on older work.
+    `refusal(meta)` is the reason against one, or None. `on_skip(name, reason)` is called for each that is damaged or
+    refused on the way. StorageError passes through: storage that does not answer is no reason to fall back on older
+    work.
     """
     for name in reversed(names(storage)):
         try:
-            return name, load(storage, name)
+            found = load(storage, name)
         except CheckpointDamaged as error:
             on_skip(name, str(error))
+            continue
+        if (reason := refusal(found.meta)) is None:
+            return name, found
+        on_skip(name, reason)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition, Thread
 
@@ -36,12 +37,25 @@ class CheckpointWriter:
     thread is a daemon, because a process that is killed loses nothing: what is not committed does not count.
     """
 
-    def __init__(self, storage: Storage, keep: int | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        report: Callable[[Saved | Failed], None],
+        *,
+        keep: int | None = None,
+        permit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`report` is told what was written or failed, in order, by the thread; of a replaced snapshot neither.
+
+        `permit` is that of `checkpoint.save`.
+        """
+        self._permit = permit
         self._storage = storage
+        self._report = report
         self._keep = keep
         self._changed = Condition()
         self._waiting: tuple[str, Snapshot] | None = None
-        self._results: list[Saved | Failed] = []
+        self._writing = False
         self._closed = False
         self._thread = Thread(target=self._run, name="checkpoint-writer", daemon=True)
         self._thread.start()
@@ -52,13 +66,12 @@ class CheckpointWriter:
             if self._closed:
                 raise RuntimeError("the checkpoint writer is closed")
             self._waiting = (name, snapshot)
-            self._changed.notify()
+            self._changed.notify_all()
 
-    def drain(self) -> list[Saved | Failed]:
-        """What was written or failed since the last call, in order. A snapshot that was replaced is neither."""
+    def flush(self) -> None:
+        """Return when all that was handed over is written, replaced or failed, and reported."""
         with self._changed:
-            results, self._results = self._results, []
-        return results
+            self._changed.wait_for(lambda: self._waiting is None and not self._writing)
 
     def close(self, wait: bool = True) -> None:
         """Accept no more. With `wait`, return when all is written; without, drop what waits and return at once."""
@@ -66,26 +79,28 @@ class CheckpointWriter:
             self._closed = True
             if not wait:
                 self._waiting = None
-            self._changed.notify()
+            self._changed.notify_all()
         if wait:
             self._thread.join()
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            result = self._write(*job)
+            self._report(self._write(*job))
             with self._changed:
-                self._results.append(result)
+                self._writing = False
+                self._changed.notify_all()
 
     def _next(self) -> tuple[str, Snapshot] | None:
         """Wait for the next snapshot; None when closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._closed)
             job, self._waiting = self._waiting, None
+            self._writing = job is not None
             return job
 
     def _write(self, name: str, snapshot: Snapshot) -> Saved | Failed:
         try:
-            size = checkpoint.save(self._storage, name, snapshot)
+            size = checkpoint.save(self._storage, name, snapshot, self._permit)
         except Exception as error:  # whatever it is, training goes on
             return Failed(name, str(error) or type(error).__name__)
         self._prune()

@@ -63,6 +63,10 @@ class Ema:
         if self._before is not None:
             # A share c_old of them belongs to the weights before the step.
             torch._foreach_add_(shadow, torch._foreach_sub(self._before, weights), alpha=coefficients.c_old)
+        self.copy_buffers(model)
+
+    def copy_buffers(self, model: nn.Module) -> None:
+        """Take over the model's buffers, as `update` does."""
         copy_buffers(list(model.buffers()), list(self.module.buffers()))
 
 

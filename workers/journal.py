@@ -10,25 +10,32 @@ import math
 import threading
 from typing import Any
 
+Record = tuple[int, dict[str, Any]]
+"""Its number, and the event's type and fields."""
+
 Point = tuple[int, dict[str, float | None]]
 """Samples seen, and values by name; what is not finite is None, as JSON has no NaN."""
 
 
 class Journal:
-    """Records, numbered from 1, and curve points in ascending order of samples. Safe between threads."""
+    """Records, numbered from 1, and curve points in ascending order of samples. Safe between threads.
+
+    `version` grows with everything that a reader should hear of at once: records and `nudge`, not points.
+    """
 
     def __init__(self) -> None:
         self._news = threading.Condition()
-        self._records: list[tuple[int, dict[str, Any]]] = []
+        self._records: list[Record] = []
         self._written = 0
         self._points: list[Point] = []
+        self.version = 0
 
     def record(self, kind: str, **payload: Any) -> None:
         """Add a record: the event type and its fields."""
         with self._news:
             self._written += 1
             self._records.append((self._written, {"type": kind, **payload}))
-            self._news.notify_all()
+        self.nudge()
 
     def point(self, samples: int, values: dict[str, float]) -> None:
         """Add a point of the curves; one at samples already there replaces it and what came after it."""
@@ -42,7 +49,7 @@ class Journal:
         with self._news:
             self._points = [point for point in self._points if point[0] <= samples]
 
-    def records(self, after: int) -> list[tuple[int, dict[str, Any]]]:
+    def records(self, after: int) -> list[Record]:
         """The records numbered above `after`; those up to it are dropped, the reader has them."""
         with self._news:
             self._records = [record for record in self._records if record[0] > after]
@@ -54,15 +61,15 @@ class Journal:
             self._points = [point for point in self._points if point[0] > after]
             return list(self._points)
 
-    def wait(self, after: int, timeout_s: float) -> None:
-        """Wait for a record numbered above `after`, or for a nudge."""
+    def wait(self, version: int, timeout_s: float) -> None:
+        """Wait until there is something that whoever saw `version` has not seen."""
         with self._news:
-            if self._written <= after:
-                self._news.wait(timeout_s)
+            self._news.wait_for(lambda: self.version > version, timeout_s)
 
     def nudge(self) -> None:
-        """End every wait: something else changed."""
+        """Something else changed that the reader should hear of."""
         with self._news:
+            self.version += 1
             self._news.notify_all()
 
 

@@ -63,7 +63,9 @@ def transfers(standings: Sequence[int]) -> Transfers:
     if best < 0:
         return Transfers(sources=(0,), receivers=tuple(range(1, len(standings))), fresh=True)
     sources = tuple(rank for rank, samples in enumerate(standings) if samples == best)
-    return Transfers(sources=sources, receivers=tuple(r for r in range(len(standings)) if r not in sources), fresh=False)
+    return Transfers(
+        sources=sources, receivers=tuple(r for r in range(len(standings)) if r not in sources), fresh=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

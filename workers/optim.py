@@ -3,9 +3,10 @@
 All numbers come from `api_schemas.scaling`. Hyperparameters are written from derived values and never read back; state
 is multiplied by ratios, at a step boundary, together with `apply`:
 
-    factors, centered = switch_factors("adam", base, kappa_old, kappa_new, f=f, rule=rule, second_moment=mode)
-    convert(optimizer, factors, centered=centered)
+    convert(optimizer, switch("adam", base, kappa_old, kappa_new, ...))
     apply(optimizer, derive("adam", base, kappa_new, ...).values, lr_multiplier)
+
+`feed_second_moment` replaces the squared gradient that Adam's v is about to average.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from api_schemas import scaling
 
 Switch = tuple[float, float]
 """(kappa_old, kappa_new)"""
+
+LEAST_BETA2 = 1e-6
+"""A second moment that remembers less remembers nothing."""
 
 _COUNTERS = ("step", "mu_product")
 _KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float}
@@ -54,22 +58,6 @@ def apply(optimizer: Optimizer, values: Mapping[str, Any], lr_multiplier: float 
         values["lr"] *= lr_multiplier
     for group in optimizer.param_groups:
         group.update(values)
-
-
-def switch_factors(
-    name: str, base: Mapping[str, Any], kappa_old: float, kappa_new: float, *, f: float, rule: str, second_moment: str
-) -> tuple[dict[str, float], Switch | None]:
-    """What `convert` needs at a switch: a factor for each state tensor, and the switch itself for centered RMSProp.
-
-    Its `square_avg` has no factor; the rest of its state is converted as without centering at f = 1, where V = 1/kappa.
-    Raises ScalingError as `scaling.switch` does.
-    """
-    row = scaling.RULES.get(name)
-    if row is None or rule != scaling.MATCHED or row.has_factors({**row.defaults, **base}):
-        options: dict[str, Any] = {"f": f, "rule": rule, "second_moment": second_moment}
-        return scaling.switch(name, base, kappa_old, kappa_new, **options), None
-    factors = scaling.switch(name, {**base, "centered": False}, kappa_old, kappa_new, f=1.0, rule=rule)
-    return {key: factor for key, factor in factors.items() if key != "square_avg"}, (kappa_old, kappa_new)
 
 
 @torch.no_grad()
@@ -107,6 +95,49 @@ def _convert_centered(optimizer: Optimizer, kappa_old: float, kappa_new: float) 
         if "grad_avg" in state:
             square, mean = state["square_avg"], state["grad_avg"]
             square.copy_(scaling.centered_square_avg(square, mean, kappa_old, kappa_new))
+
+
+@torch.no_grad()
+def feed_second_moment(
+    optimizer: Optimizer, spread: Mapping[Tensor, Tensor], weights: scaling.SecondMomentWeights
+) -> None:
+    """Let the next step of Adam, AMSGrad or AdamW average `weights.square` g^2 + `weights.spread` Q instead of g^2.
+
+    Call it before `step`, the gradients being final. v is moved by what beta2 v + (1 - beta2) g^2 will lack, so torch's
+    own step, fused or not, does the rest; g includes coupled weight decay, as in torch's. `spread` is Q by parameter,
+    needed where its weight is not 0. A beta2 below `LEAST_BETA2` is raised to it for this step: v could not carry the
+    difference otherwise, and what it remembers is nothing in either case. Derived for this project.
+    """
+    for group in optimizer.param_groups:
+        beta1, beta2 = group["betas"]
+        beta2 = max(beta2, LEAST_BETA2)
+        group["betas"] = (beta1, beta2)
+        params = [p for p in group["params"] if p.grad is not None]
+        moments = [_adam_state(optimizer, p, group)["exp_avg_sq"] for p in params]
+        scale = (1 - beta2) / beta2
+        if weights.spread:
+            torch._foreach_add_(moments, [spread[p] for p in params], alpha=scale * weights.spread)
+        if weights.square != 1:
+            gradients = _decayed(params, group)
+            torch._foreach_addcmul_(moments, gradients, gradients, value=scale * (weights.square - 1))
+
+
+def _adam_state(optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter's state, made as torch's Adam makes it at its first step."""
+    state: dict[str, Any] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=_state_device("step", parameter, group))
+        names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+        state.update((name, torch.zeros_like(parameter, memory_format=torch.preserve_format)) for name in names)
+    return state
+
+
+def _decayed(params: list[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
+    """The gradients as Adam sees them: with weight decay where it is coupled."""
+    gradients = [p.grad for p in params if p.grad is not None]
+    if group["weight_decay"] and not group["decoupled_weight_decay"]:
+        return list(torch._foreach_add(gradients, params, alpha=group["weight_decay"]))
+    return gradients
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from api_schemas import scaling
 from api_schemas.dynamics import (
     Horizon,
     Size,
@@ -24,8 +25,9 @@ from api_schemas.jobs import JobSpec
 from workers import optim
 from workers.batchnorm import BatchNorms, BufferSnapshot, average_buffers
 from workers.ema import Ema
-from workers.gradients import GradientReducer, NoiseEstimate, feed_second_moment
+from workers.gradients import GradientReducer
 from workers.mesh import Mesh
+from workers.noise import NoiseEstimate
 from workers.recipes import Recipe
 from workers.state import State
 
@@ -47,14 +49,22 @@ class Replica:
         self._peak: dict[str, Any] = {}  # the optimizer's own, lr at the schedule's peak
         self._buffers = BufferSnapshot(self.model)
 
+    @property
+    def feeds_second_moment(self) -> bool:
+        """Whether Adam's v gets second moments of the base batch."""
+        per_worker = self.spec.scaling.second_moment == "per_worker" and self.spec.scaling.rule == scaling.MATCHED
+        return per_worker and scaling.RULES[self.spec.optimizer.name].per_worker
+
     # -- size ----------------------------------------------------------------------------------------------------------
 
     def size_at(self, workers: int, kappa_limits: tuple[float, float]) -> Size:
         """The size that so many workers make, with the newest noise fraction, which is held until the next resize."""
         elasticity = self.spec.elasticity.model_copy(update={"kappa": kappa_limits})
         self.spec = self.spec.model_copy(update={"elasticity": elasticity})
-        f = None if self.spec.scaling.second_moment == "assume_noise" else self.noise.fraction
-        return Size.of(self.spec, workers, noise_fraction=1.0 if f is None else f, measured=f is not None)
+        noise = None if self.spec.scaling.second_moment == "assume_noise" else self.noise.scale(self.spec.batch.base)
+        if noise is None:
+            return Size.of(self.spec, workers)
+        return Size.of(self.spec, workers, noise_fraction=noise.noise_fraction, measured=True)
 
     def begin(self, size: Size) -> None:
         """Start from the recipe's initial weights, at this size."""
@@ -62,8 +72,8 @@ class Replica:
         self.size = size
         self.optimizer = self._new_optimizer()
 
-    def resize(self, new: Size) -> dict[str, float]:
-        """Convert state and hyperparameters to another size; returns the state's factors. Raises ScalingError."""
+    def resize(self, new: Size) -> None:
+        """Convert state and hyperparameters to another size. Raises ScalingError."""
         old = self.size
         factors = state_factors(self.spec, old, new)
         peak = optimizer_values(self.spec, new).values
@@ -73,7 +83,6 @@ class Replica:
         self.keep_buffers()
         self.size, self._peak = new, peak
         self.values = values_at(self.spec, new, self.samples, self.horizon)
-        return factors
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
@@ -81,13 +90,19 @@ class Replica:
         """Hyperparameters at this sample: the schedule's factor on what was derived for this size."""
         optim.apply(self.optimizer, self._peak, lr_multiplier(self.spec, self.horizon, self.samples))
 
-    def update(self, reducer: GradientReducer, stop: int) -> None:
-        """Apply a confirmed gradient: clip, step, average. Every member computes the same."""
-        reducer.measure(self.noise, batch=stop - self.samples, base_batch=self.spec.batch.base)
-        if "clip_norm" in self.values:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.values["clip_norm"])
-        if self.spec.scaling.second_moment == "per_worker":
-            feed_second_moment(self.optimizer, reducer, self.size.kappa, self.size.noise_fraction)
+    def update(self, gradients: GradientReducer, mean_sqnorm: float, stop: int) -> None:
+        """Apply a confirmed gradient: measure, clip, step, average. Every member computes the same.
+
+        `mean_sqnorm` is sum w |g|^2 over all shards where this step measured it.
+        """
+        norm = self._gradient_norm() if gradients.measuring or "clip_norm" in self.values else 0.0
+        if gradients.measuring:
+            gradients.settle()
+            batch, base = stop - self.samples, self.spec.batch.base
+            self.noise.add(mean_sqnorm, norm**2, shards=gradients.shards, batch=batch, base_batch=base)
+        kept = self._clip(norm)
+        if self.feeds_second_moment:
+            self._feed(gradients, kept)
         if self.ema:
             self.ema.before_step(self.model)
         self.optimizer.step()
@@ -97,6 +112,25 @@ class Replica:
             self.ema.update(self.model, rho, self.size.kappa)
         self._buffers.take()
         self.samples = stop
+
+    def _gradient_norm(self) -> float:
+        return float(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+
+    def _clip(self, norm: float) -> float:
+        """Clip the gradients, whose norm is given; returns by what they were multiplied."""
+        limit = self.values.get("clip_norm")
+        if limit is None or norm <= limit:
+            return 1.0
+        kept = float(limit) / norm
+        torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], kept)
+        return kept
+
+    def _feed(self, gradients: GradientReducer, kept: float) -> None:
+        """The spread of the last measurement, clipped as the gradients are; without one, the noise fraction."""
+        shards = gradients.shards if gradients.spread else 1
+        weights = scaling.second_moment_weights(shards, self.size.kappa, self.size.noise_fraction)
+        clipped = weights._replace(spread=weights.spread * kept**2)
+        optim.feed_second_moment(self.optimizer, gradients.spread, clipped)
 
     def undo(self) -> None:
         """Take back a step that was not confirmed."""
@@ -133,7 +167,7 @@ class Replica:
         self.size = Size(**state.meta["size"])
         self.optimizer = self._new_optimizer()
         optim.load_state_tensors(self.optimizer, state.groups["optimizer"])
-        self.noise = NoiseEstimate.from_dict(state.meta["noise"])
+        self.noise = NoiseEstimate(**state.meta["noise"])
         self.samples = state.meta["samples"]
         self.keep_buffers()
 

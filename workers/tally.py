@@ -33,8 +33,8 @@ class Tally:
         curve = {"loss": self._loss / max(1, self._samples), "samples_per_s": self._rate()}
         curve |= {"kappa": size.kappa, "workers": size.workers, "batch": size.batch}
         curve |= {name: values[name] for name in names}
-        if replica.noise.fraction is not None:
-            curve |= {"noise_fraction": replica.noise.fraction, "noise_scale": replica.noise.batch}
+        if noise := replica.noise.scale(replica.spec.batch.base):
+            curve |= {"noise_fraction": noise.noise_fraction, "noise_scale": noise.noise_batch}
         self._samples, self._loss, self._since = 0, 0.0, time.monotonic()
         return curve
 

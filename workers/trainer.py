@@ -13,13 +13,13 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from api_schemas.dynamics import values_at, warnings_at
+from api_schemas.dynamics import Size, state_factors, values_at, warnings_at
 from api_schemas.jobs import JobSpec
 from workers import recipes
 from workers.archive import Archive
@@ -39,6 +39,14 @@ Waiting = Callable[[int], bool]
 """Whether a new generation waits that may begin after so many samples."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Wrapped:
+    """The model as a generation trains it."""
+
+    ddp: DistributedDataParallel
+    gradients: GradientReducer
+
+
 class Trainer:
     """What one worker does, generation after generation."""
 
@@ -54,6 +62,8 @@ class Trainer:
         self._led = -1  # the sample at which this worker did what was due
         self._tally = Tally()
         self._change: Change | None = None  # entered, and not reported yet
+        self._trained_at: Size | None = None  # the size of the last generation that trained
+        self._wrapped: _Wrapped | None = None  # by the present generation
         self._step_ended = time.monotonic()
 
     @property
@@ -65,6 +75,7 @@ class Trainer:
 
     def enter(self, mesh: Mesh, plan: Plan) -> None:
         """Make this worker's replica that of a new generation: agreed, handed on, and converted to its size."""
+        self._archive.enter(plan.generation)
         standings = mesh.all_gather(torch.tensor([self.replica.samples]))
         roles = transfers([int(samples) for samples in standings.flatten()])
         if roles.fresh and mesh.rank == 0:
@@ -79,7 +90,7 @@ class Trainer:
             self._report_change(mesh)
             self._attend(mesh)
             if self.done:
-                mesh.vote(False, 0.0)  # nobody leaves before the lead has written its last file
+                mesh.vote(False)  # nobody leaves before the lead has written its last file
                 return True
             if self.step(mesh, waiting):
                 return False
@@ -88,12 +99,18 @@ class Trainer:
         """Take back a step that was not confirmed."""
         self.replica.undo()
 
+    def leave(self) -> None:
+        """Let go of the generation's group."""
+        self._wrapped = None
+
     def _restore_or_begin(self, plan: Plan, workers: int) -> None:
         state = self._archive.latest()
         if state is None:
             self.replica.begin(self.replica.size_at(workers, plan.kappa))
         else:
             self.replica.load(state)
+        self._due = {"evaluate", "export"} if self.done else set()
+        self._trained_at = self.replica.size
 
     def _hand_on(self, mesh: Mesh, roles: Transfers) -> None:
         """Joiners, and whoever missed the last step, get the replica of those who have it, and what is due."""
@@ -101,19 +118,26 @@ class Trainer:
         self.replica.average_buffers(mesh, 1 / len(roles.sources) if is_source else 0.0)
         state = self.replica.state() if is_source else None
         if state:
-            state.meta.update(due=sorted(self._due), tally=self._tally.to_dict())
+            state.meta.update(
+                due=sorted(self._due), tally=self._tally.to_dict(), trained_at=asdict(self._size_before())
+            )
         received = exchange(mesh, roles, state)
         if received:
             self.replica.load(received)
             self._due = set(received.meta["due"])
             self._tally = Tally(**received.meta["tally"])
+            self._trained_at = Size(**received.meta["trained_at"])
             self._journal.rewind(self.replica.samples)
 
+    def _size_before(self) -> Size:
+        """What a change of size is told against. A generation that broke before it trained is not told of at all."""
+        return self._trained_at or self.replica.size
+
     def _resize(self, mesh: Mesh, plan: Plan, *, restored: bool) -> None:
-        replica, old = self.replica, self.replica.size
-        before = values_at(replica.spec, old, replica.samples, replica.horizon)
+        replica, old = self.replica, self._size_before()
         new = replica.size_at(mesh.world, plan.kappa)
-        factors = replica.resize(new)
+        before = values_at(replica.spec, old, replica.samples, replica.horizon)
+        replica.resize(new)
         self._change = Change(
             generation=plan.generation,
             cause=plan.cause,
@@ -126,7 +150,7 @@ class Trainer:
             batch=(old.batch, new.batch),
             before=before,
             after=replica.values,
-            state_factors=factors,
+            state_factors=state_factors(replica.spec, old, new),
             warnings=warnings_at(replica.spec, new, replica.horizon),
         )
 
@@ -134,47 +158,56 @@ class Trainer:
         """DDP over this generation's group; all members hold the same weights already."""
         with mesh.guard(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the argument's new name is younger than torch 2.6
-            self._ddp = DistributedDataParallel(self.replica.model, init_sync=False, broadcast_buffers=False)
-        self._reducer = GradientReducer(self._ddp, self.replica.spec.scaling)
+            ddp = DistributedDataParallel(self.replica.model, init_sync=False, broadcast_buffers=False)
+        scaling = self.replica.spec.scaling
+        gradients = GradientReducer(
+            ddp,
+            norms=scaling.second_moment != "assume_noise",
+            coordinates=self.replica.feeds_second_moment,
+            every=scaling.sample_every,
+        )
+        self._wrapped = _Wrapped(ddp=ddp, gradients=gradients)
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
     def step(self, mesh: Mesh, waiting: Waiting) -> bool:
         """One optimizer step by all members; returns whether a new generation waits after it. Raises MeshBroken."""
-        start = self.replica.samples
+        assert self._wrapped is not None, "a generation is entered before it trains"
+        gradients, start = self._wrapped.gradients, self.replica.samples
         stop = min(start + self.replica.size.batch, self.replica.horizon.total_samples)
         self.replica.apply_schedules()
-        loss = self._accumulate(mesh, start, stop)
-        leave, loss = mesh.vote(waiting(stop), loss)
+        loss = self._accumulate(mesh, self._wrapped, start, stop)
+        leave, (loss, mean_sqnorm) = mesh.vote(waiting(stop), loss, gradients.square_norm)
         self._due.clear()
-        self.replica.update(self._reducer, stop)
+        self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
         self._tally.add(stop - start, loss)
         self._note(start, stop)
         return leave
 
-    def _accumulate(self, mesh: Mesh, start: int, stop: int) -> float:
+    def _accumulate(self, mesh: Mesh, wrapped: _Wrapped, start: int, stop: int) -> float:
         """Gradients of this worker's slice of the batch [start, stop), summed over all members.
 
         A micro-batch of m of the step's B samples counts m/B, so a plain sum over micro-batches and workers is the
         gradient of the batch's mean loss, whatever the slices. Returns this worker's share of that loss.
         """
-        batch = stop - start
+        batch, per_worker = stop - start, self.replica.spec.batch.per_worker
         lo, hi = slices(batch, mesh.world)[mesh.rank]
-        parts = micro_batches(lo, hi, self.replica.spec.batch.per_worker)
-        weights = [(b - a) / batch for a, b in parts] or [0.0]  # without samples it joins the reduction with nothing
-        self._reducer.begin(weights, shards=_shards(batch, mesh.world, self.replica.spec.batch.per_worker))
+        parts = micro_batches(lo, hi, per_worker) or [(0, 0)]  # without samples it joins the reduction with nothing
+        weights = [(b - a) / batch for a, b in parts]
+        wrapped.gradients.begin(weights, shards=_shards(batch, mesh.world, per_worker))
         total = 0.0
-        for (a, b), weight in zip(parts or [(0, 1)], weights, strict=True):
-            last = (a, b) == (parts or [(0, 1)])[-1]
-            with mesh.guard(), nullcontext() if last else self._ddp.no_sync():
-                loss = self._loss(start + a, start + b, training=weight > 0) * weight
+        for position, ((a, b), weight) in enumerate(zip(parts, weights, strict=True)):
+            last = position == len(parts) - 1
+            with mesh.guard(), nullcontext() if last else wrapped.ddp.no_sync():
+                loss = self._loss(wrapped.ddp, start + a, start + max(b, 1), training=weight > 0) * weight
                 loss.backward()  # type: ignore[no-untyped-call]
-            self._reducer.micro_step()
+            if not last:
+                wrapped.gradients.accumulated(position)
             total += float(loss.detach())
         return total
 
-    def _loss(self, start: int, stop: int, *, training: bool) -> Tensor:
+    def _loss(self, ddp: DistributedDataParallel, start: int, stop: int, *, training: bool) -> Tensor:
         """Mean loss over the positions [start, stop). Dropout and the like are keyed by position, so they repeat."""
         replica = self.replica
         torch.manual_seed(_seed(replica.spec.seed, start))
@@ -187,7 +220,7 @@ class Trainer:
             kappa=replica.size.kappa,
         )
         replica.model.train(training)
-        return self.recipe.loss(self._ddp, batch, context)
+        return self.recipe.loss(ddp, batch, context)
 
     # -- once in a while -----------------------------------------------------------------------------------------------
 
@@ -233,6 +266,7 @@ class Trainer:
             pause = time.monotonic() - self._step_ended
             self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
         self._change = None
+        self._trained_at = self.replica.size
 
 
 def _shards(batch: int, world: int, per_worker: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from threading import Event
 
@@ -40,51 +39,58 @@ def snapshot(value: float) -> Snapshot:
     return Snapshot({"model": {"w": torch.tensor([value])}}, {"value": value})
 
 
-def results_of(writer: CheckpointWriter) -> list[Saved | Failed]:
-    """The next results, as soon as there are any."""
-    deadline = time.monotonic() + 10
-    while not (results := writer.drain()):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    return results
-
-
 def test_the_newest_waiting_replaces_the_older_one(storage: SlowStorage) -> None:
-    writer = CheckpointWriter(storage)
+    results: list[Saved | Failed] = []
+    writer = CheckpointWriter(storage, results.append)
     writer.submit("1", snapshot(1))
     assert storage.begun.wait(10)
     for name in ("2", "3", "4"):
         writer.submit(name, snapshot(float(name)))
-    assert writer.drain() == []
+    assert results == []
     storage.released.set()
     writer.close()
-    results = writer.drain()
     assert [result.name for result in results] == ["1", "4"]
     assert all(isinstance(result, Saved) and result.bytes > 0 for result in results)
     assert names(storage) == ["1", "4"]
-    assert writer.drain() == []
 
 
 def test_a_failure_is_reported_and_the_next_one_is_written(storage: SlowStorage) -> None:
     storage.released.set()
     storage.broken = True
-    writer = CheckpointWriter(storage)
+    results: list[Saved | Failed] = []
+    writer = CheckpointWriter(storage, results.append)
     writer.submit("1", snapshot(1))
-    (failed,) = results_of(writer)
-    assert isinstance(failed, Failed)
-    assert "No space left on device" in failed.message
+    writer.flush()
+    assert isinstance(results[0], Failed)
+    assert "No space left on device" in results[0].message
     storage.broken = False
     writer.submit("2", Snapshot({"model": {}}, {"bad": object()}))
+    writer.flush()
+    writer.submit("3", snapshot(3))
     writer.close()
-    assert [type(result) for result in writer.drain()] == [Failed]
+    assert [type(result) for result in results[1:]] == [Failed, Saved]
+    assert names(storage) == ["3"]
+
+
+def test_what_is_not_permitted_is_not_committed(storage: SlowStorage) -> None:
+    def forbid() -> None:
+        raise PermissionError("overtaken")
+
+    storage.released.set()
+    results: list[Saved | Failed] = []
+    writer = CheckpointWriter(storage, results.append, permit=forbid)
+    writer.submit("1", snapshot(1))
+    writer.close()
+    assert results == [Failed("1", "overtaken")]
+    assert names(storage) == []
 
 
 def test_old_checkpoints_are_pruned(storage: SlowStorage) -> None:
     storage.released.set()
-    writer = CheckpointWriter(storage, keep=2)
+    writer = CheckpointWriter(storage, lambda _: None, keep=2)
     for name in ("1", "2", "3"):
         writer.submit(name, snapshot(1))
-        results_of(writer)
+        writer.flush()
     writer.close()
     assert names(storage) == ["2", "3"]
 
@@ -97,17 +103,19 @@ def test_a_failed_deletion_does_not_fail_the_checkpoint(
 
     monkeypatch.setattr(storage, "delete", refuse)
     storage.released.set()
-    writer = CheckpointWriter(storage, keep=1)
+    results: list[Saved | Failed] = []
+    writer = CheckpointWriter(storage, results.append, keep=1)
     with caplog.at_level(logging.WARNING):
         for name in ("1", "2"):
             writer.submit(name, snapshot(1))
-            assert [type(result) for result in results_of(writer)] == [Saved]
+            writer.flush()
         writer.close()
+    assert [type(result) for result in results] == [Saved, Saved]
     assert "Permission denied" in caplog.text
 
 
 def test_closing_without_waiting_drops_what_waits(storage: SlowStorage) -> None:
-    writer = CheckpointWriter(storage)
+    writer = CheckpointWriter(storage, lambda _: None)
     writer.submit("1", snapshot(1))
     assert storage.begun.wait(10)
     writer.submit("2", snapshot(2))

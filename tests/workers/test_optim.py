@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from api_schemas import scaling
+from api_schemas.dynamics import Size, is_centered, state_factors
 from api_schemas.errors import ScalingError
+from api_schemas.jobs import JobSpec
 from workers import optim
 
 BASE_LR = 0.01
@@ -58,11 +60,31 @@ def started(name: str, base: dict[str, Any], kappa: float = 1.0, steps: int = 3)
     return model, optimizer
 
 
+Factors = tuple[dict[str, float], optim.Switch | None]
+
+
+def factors_of(
+    name: str, base: dict[str, Any], old: float, new: float, f: float = 0.5, rule: str = "matched"
+) -> Factors:
+    """As a job that changes its size gets them."""
+    spec = JobSpec.model_validate(
+        {
+            "name": "any",
+            "recipe": {"name": "any"},
+            "optimizer": {"name": name, **base},
+            "schedule": {"budget": "1 epochs"},
+            "batch": {"base": 64, "per_worker": 64},
+            "scaling": {"rule": rule, "second_moment": "measured"},
+        }
+    )
+    sizes = [Size(workers=1, batch=64, kappa=kappa, noise_fraction=f) for kappa in (old, new)]
+    return state_factors(spec, *sizes), (old, new) if is_centered(spec) else None
+
+
 def switched(optimizer: Optimizer, name: str, base: dict[str, Any], old: float, new: float, f: float = 0.5) -> None:
-    options: dict[str, Any] = {"f": f, "rule": "matched", "second_moment": "given_f"}
-    factors, centered = optim.switch_factors(name, base, old, new, **options)
+    factors, centered = factors_of(name, base, old, new, f)
     optim.convert(optimizer, factors, centered=centered)
-    optim.apply(optimizer, scaling.derive(name, base, new, **options).values)
+    optim.apply(optimizer, scaling.derive(name, base, new, f=f).values)
 
 
 @every_optimizer
@@ -95,7 +117,7 @@ def test_loaded_state_is_a_copy(name: str, base: dict[str, Any]) -> None:
 def test_state_is_multiplied_by_its_factors(name: str, base: dict[str, Any]) -> None:
     _, optimizer = started(name, base)
     before = {key: value.clone() for key, value in optim.state_tensors(optimizer).items()}
-    factors, centered = optim.switch_factors(name, base, 1, 4, f=0.5, rule="matched", second_moment="given_f")
+    factors, centered = factors_of(name, base, 1, 4)
     optim.convert(optimizer, factors, centered=centered)
     for key, value in optim.state_tensors(optimizer).items():
         state = key.partition(".")[2]
@@ -136,9 +158,9 @@ def test_conversion_before_the_first_step_changes_nothing_that_counts(name: str,
 def test_published_rules_leave_state_alone(name: str, base: dict[str, Any]) -> None:
     if scaling.RULES[name].published is None:
         with pytest.raises(ScalingError):
-            optim.switch_factors(name, base, 1, 2, f=1.0, rule="published", second_moment="given_f")
+            factors_of(name, base, 1, 2, rule="published")
         return
-    factors, centered = optim.switch_factors(name, base, 1, 2, f=1.0, rule="published", second_moment="given_f")
+    factors, centered = factors_of(name, base, 1, 2, rule="published")
     assert set(factors.values()) == {1.0}
     assert centered is None
 

@@ -1,0 +1,98 @@
+"""What a job leaves in its storage by whoever leads it: checkpoints, and at the end the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from workers import checkpoint
+from workers.checkpoint_writer import CheckpointWriter, Failed, Saved
+from workers.fence import Fences, Term
+from workers.journal import Journal
+from workers.state import State
+from workers.storage import Storage
+
+ARTIFACTS = "artifacts"
+
+
+class Overtaken(Exception):
+    """A later generation restored from a checkpoint: what this one trained on is of an abandoned line."""
+
+
+class Archive:
+    """The checkpoints and artifacts of one job, as one worker writes them in its present term."""
+
+    def __init__(
+        self, storage: Storage, journal: Journal, *, incarnation: int, keep: int, about: dict[str, Any]
+    ) -> None:
+        """`about` goes into every manifest: the job's base values and its seed."""
+        self._storage = storage
+        self._journal = journal
+        self._fences = Fences(storage)
+        self._about = about
+        self._term = Term(incarnation, 0)
+        self._writer: CheckpointWriter | None = None  # made by the first to lead: its thread is for nobody else
+        self._keep = keep
+
+    def enter(self, generation: int) -> None:
+        """What is written from now on belongs to this generation."""
+        self._term = self._term._replace(generation=generation)
+
+    def latest(self) -> State | None:
+        """The newest whole checkpoint of the surviving line; from now on the line leads through this term.
+
+        None: there is none, training begins. Raises StorageError.
+        """
+        found = checkpoint.load_latest(self._storage, self._skipped, self._refusal)
+        state = None
+        if found is not None:
+            _, snapshot = found
+            state = State({group: dict(named) for group, named in snapshot.tensors.items()}, dict(snapshot.meta))
+        samples = state.meta["samples"] if state else 0
+        self._fences.put_up(self._term, samples)
+        checkpoint.discard_after(self._storage, samples)
+        return state
+
+    def save(self, state: State, *, last: bool) -> None:
+        """Copy the state and write it beside the training; with `last`, return once it is written or failed."""
+        if self._writer is None:
+            self._writer = CheckpointWriter(self._storage, self._report, keep=self._keep, permit=self._permit)
+        meta = {**state.meta, **self._about, **self._term._asdict()}
+        self._writer.submit(checkpoint.checkpoint_name(meta["samples"]), checkpoint.capture(state.groups, meta))
+        if last:
+            self._writer.flush()
+
+    def export(self, state: State) -> dict[str, str]:
+        """Write the weights and their average, each as a file of safetensors; name -> URL. Raises StorageError."""
+        self._permit()
+        groups = {f"{name}.safetensors": state.groups[name] for name in ("model", "ema") if name in state.groups}
+        return {name: self._export(name, tensors) for name, tensors in groups.items()}
+
+    def _export(self, name: str, tensors: Mapping[str, Tensor]) -> str:
+        """Each tensor whole, tied ones too: other programs know nothing of aliases."""
+        whole = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+        key = f"{ARTIFACTS}/{name}"
+        self._storage.write(key, safetensors.torch.save(whole, metadata={"format": "pt"}))
+        return self._storage.url_of(key)
+
+    def _permit(self) -> None:
+        if self._fences.overtaken(self._term):
+            raise Overtaken("A later generation trains by now; this one's work is given up.")
+
+    def _refusal(self, meta: Mapping[str, Any]) -> str | None:
+        term = Term(meta["incarnation"], meta["generation"])
+        return "it is of an abandoned line" if self._fences.void(term, meta["samples"]) else None
+
+    def _skipped(self, name: str, reason: str) -> None:
+        message = f"Checkpoint {name} is not used: {reason}."
+        self._journal.record("warning", code="checkpoint_skipped", message=message)
+
+    def _report(self, result: Saved | Failed) -> None:
+        samples = checkpoint.samples_of(result.name)
+        if isinstance(result, Saved):
+            self._journal.record("checkpoint_saved", samples=samples, name=result.name, bytes=result.bytes)
+        else:
+            self._journal.record("checkpoint_failed", samples=samples, message=result.message)

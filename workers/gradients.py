@@ -1,0 +1,167 @@
+"""The gradient of one step, summed over micro-batches and workers in DDP's communication hook, and its spread.
+
+A shard is one micro-batch: m of the step's B samples, weight w = m/B, mean gradient g. The trainer scales its loss by
+w, so plain sums over micro-batches and workers give gbar, whatever the slices. Where the noise is wanted too, the
+shards' squares are summed beside it: w |g|^2 as one number, and w g^2 per coordinate where Adam's v is to be fed with
+them. What is made of these sums: `api_schemas.scaling.noise`. Derived for this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.futures import Future, collect_all
+from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import GradBucket  # public as dist.GradBucket, which a type checker cannot see
+
+FUSED = 2**18
+"""Elements of a bucket up to which gradient and squares share one all-reduce: below, latency outweighs the copy."""
+
+Named = dict[Tensor, Tensor]
+"""By parameter."""
+
+
+class GradientReducer:
+    """The communication hook of one generation's DDP.
+
+    Squares are measured in the generation's first step that has two shards, and in every `every`-th from there on. All
+    workers count alike, since all began with this generation.
+    """
+
+    def __init__(self, ddp: DistributedDataParallel, *, norms: bool, coordinates: bool, every: int = 1) -> None:
+        """`norms`: measure |g|^2; `coordinates`: measure g^2 too."""
+        self._norms = norms or coordinates
+        self._coordinates = coordinates
+        self._every = every
+        self._rest = 0  # steps before the next measurement
+        self._weights: Sequence[float] = ()
+        self._before: Named = {}  # the gradient's sum over the micro-batches before the last one
+        self._squares: Named = {}  # the same of w g^2
+        self._scratch: dict[tuple[int, int], Tensor] = {}  # by bucket and size: the layout changes after the first step
+        self._reduced: list[tuple[list[Tensor], list[Tensor]]] = []  # parameters and their sums of squares
+        self._parameters = [p for p in ddp.module.parameters() if p.requires_grad]
+        self.measuring = False
+        self.square_norm = 0.0  # this worker's sum of w |g|^2, after its backward passes
+        self.shards = 0  # of the last measurement, on all workers together
+        self.spread: Named = {}  # of the last measurement: Q = sum w g^2 - gbar^2, not below 0
+        ddp.register_comm_hook(None, lambda state, bucket: self._reduce(bucket))  # noqa: ARG005 (torch's names)
+
+    def begin(self, weights: Sequence[float], shards: int) -> None:
+        """A step of these micro-batches here; `shards` of them hold samples, on all workers together."""
+        self._weights = weights
+        self._before, self._squares, self._reduced = {}, {}, []
+        self.square_norm = 0.0
+        self._rest = max(0, self._rest - 1)
+        self.measuring = self._norms and shards >= 2 and self._rest == 0
+        if self.measuring:
+            self._rest, self.shards = self._every, shards
+
+    def accumulated(self, position: int) -> None:
+        """A micro-batch that is not the step's last was added to the gradients."""
+        if not self.measuring:
+            return
+        having = [p for p in self._parameters if p.grad is not None]
+        gradients = [p.grad for p in having if p.grad is not None]
+        parts = [g - self._before[p] if p in self._before else g for p, g in zip(having, gradients, strict=True)]
+        squares = torch._foreach_mul(parts, parts)
+        torch._foreach_div_(squares, self._weights[position])
+        if self._coordinates:
+            for parameter, square in zip(having, squares, strict=True):
+                self._squares[parameter] = self._squares[parameter] + square if parameter in self._squares else square
+        else:
+            self.square_norm += sum(float(square.sum()) for square in squares)
+        self._before = {p: g.clone() for p, g in zip(having, gradients, strict=True)}
+
+    def settle(self) -> None:
+        """Once the gradients are those of all workers: what is left of their squares is the spread."""
+        for parameters, squares in self._reduced:
+            means = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_addcmul_(squares, means, means, value=-1.0)
+            torch._foreach_clamp_min_(squares, 0.0)
+            self.spread.update(zip(parameters, squares, strict=True))
+
+    def _reduce(self, bucket: GradBucket) -> Future[Tensor]:
+        """Sum a bucket over the workers; with its squares where they are wanted."""
+        gradient = bucket.buffer()
+        if not self.measuring:
+            return _summed(gradient).then(lambda done: done.value()[0])
+        squares = self._room(bucket)
+        self._square(bucket, squares)
+        self.square_norm += float(squares.sum())
+        if not self._coordinates:
+            return _summed(gradient).then(lambda done: done.value()[0])
+        self._reduced.append((bucket.parameters(), _like(bucket, squares)))
+        if gradient.numel() <= FUSED:
+            return _summed_together(gradient, self._scratch[bucket.index(), gradient.numel()])
+        return _summed_both(gradient, squares)
+
+    def _room(self, bucket: GradBucket) -> Tensor:
+        """Where the bucket's squares go: the second half of a pair where both travel together."""
+        size = bucket.buffer().numel()
+        key = (bucket.index(), size)
+        if key not in self._scratch:
+            self._scratch[key] = bucket.buffer().new_empty(2 * size if size <= FUSED else size)
+        return self._scratch[key][-size:]
+
+    def _square(self, bucket: GradBucket, squares: Tensor) -> None:
+        """Write this worker's sum of w g^2 over the bucket's coordinates."""
+        weight = self._weights[-1]
+        if not weight:
+            squares.zero_()
+        elif not self._before:
+            torch.mul(bucket.buffer(), bucket.buffer(), out=squares)
+            squares.div_(weight)
+        else:
+            parts = zip(bucket.parameters(), bucket.gradients(), _like(bucket, squares), strict=True)
+            for parameter, gradient, square in parts:
+                own = gradient - self._before[parameter]
+                torch.mul(own, own, out=square)
+                square.div_(weight)
+                if self._coordinates:
+                    square.add_(self._squares[parameter])
+
+
+def _summed(tensor: Tensor) -> Future[list[Tensor]]:
+    work = dist.all_reduce(tensor, async_op=True)
+    assert work is not None, "this process belongs to the group"
+    future: Future[list[Tensor]] = work.get_future()
+    return future
+
+
+def _summed_together(gradient: Tensor, pair: Tensor) -> Future[Tensor]:
+    """One all-reduce for [gradient, squares]."""
+    size = gradient.numel()
+    pair[:size].copy_(gradient)
+
+    def unpack(done: Future[list[Tensor]]) -> Tensor:
+        done.value()
+        return gradient.copy_(pair[:size])
+
+    return _summed(pair).then(unpack)
+
+
+def _summed_both(gradient: Tensor, squares: Tensor) -> Future[Tensor]:
+    """Two all-reduces, in flight together."""
+
+    def take(done: Future[list[Future[list[Tensor]]]]) -> Tensor:
+        for each in done.value():
+            each.value()
+        return gradient
+
+    return collect_all([_summed(gradient), _summed(squares)]).then(take)
+
+
+def _like(bucket: GradBucket, flat: Tensor) -> list[Tensor]:
+    """Views of a tensor of the bucket's size, shaped and strided as the bucket's gradients are."""
+    start = bucket.buffer().storage_offset()
+    base = flat.storage_offset()
+    return [
+        flat.as_strided(gradient.shape, gradient.stride(), base + gradient.storage_offset() - start)
+        for gradient in bucket.gradients()
+    ]

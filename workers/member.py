@@ -1,0 +1,197 @@
+"""One worker's life: it warms up, and trains generation after generation, until it is told to go.
+
+Two sides meet here. The training side is a thread of its own, which nothing interrupts between two votes. The control
+side, called from any other thread, answers at once: it looks (`poll`), announces the next generation (`announce`), and
+cuts a broken one off (`sever`).
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from api_schemas.errors import EmascaleError
+from api_schemas.exchange import Launch
+from workers import recipes
+from workers.archive import Archive, Overtaken
+from workers.journal import Journal
+from workers.membership import Plan
+from workers.mesh import Mesh, MeshBroken, Rendezvous
+from workers.status import Failure, Phase, Status
+from workers.storage import Storage, StorageError
+from workers.trainer import Trainer
+
+LOG_TAIL = 20
+
+
+class Member:
+    """A worker of a job. `tail` returns its last log lines, for the report of a failure."""
+
+    def __init__(self, launch: Launch, worker: str, tail: Callable[[int], list[str]] = lambda _: []) -> None:
+        self._launch = launch
+        self._worker = worker
+        self._tail = tail
+        self._journal = Journal()
+        self._changed = threading.Condition()
+        self._phase = Phase.WARMING
+        self._plan: Plan | None = None  # the present one, or the last
+        self._next: Plan | None = None  # announced, not begun
+        self._broken = 0
+        self._dismissed = False
+        self._mesh: Mesh | None = None
+        self._trainer: Trainer | None = None
+        self._failure: Failure | None = None
+        self._thread = threading.Thread(target=self._live, name="trainer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to warm up; returns at once."""
+        self._thread.start()
+
+    # -- control side --------------------------------------------------------------------------------------------------
+
+    def poll(self, *, version: int, heard: int, seen: int, wait_s: float) -> Status:
+        """The status, at once if it changed since `version`, or after `wait_s`.
+
+        `heard` is the last record that the caller has, `seen` the samples of its last point.
+        """
+        self._journal.wait(version, wait_s)
+        version = self._journal.version
+        with self._changed:
+            return Status(
+                phase=self._phase,
+                generation=self._plan.generation if self._plan else 0,
+                members=self._plan.members if self._plan else (),
+                broken=self._broken,
+                samples=self._trainer.replica.samples if self._trainer else -1,
+                version=version,
+                records=tuple(self._journal.records(heard)),
+                points=tuple(self._journal.points(seen)),
+                failure=self._failure,
+            )
+
+    def announce(self, plan: Plan) -> None:
+        """Enter this generation, or leave with it, at the next boundary; in place of one that was announced before."""
+        with self._changed:
+            if plan.generation <= max(self._broken, self._plan.generation if self._plan else 0):
+                return
+            self._next = plan
+            self._changed.notify_all()
+            if self._phase is Phase.JOINING and self._mesh:
+                self._mesh.sever()  # the others will not come there
+
+    def sever(self, generation: int) -> None:
+        """This generation, and every one before it, is broken: get out of it, and never into it."""
+        with self._changed:
+            self._broken = max(self._broken, generation)
+            if self._next and self._next.generation <= generation:
+                self._next = None
+            if self._mesh and self._mesh.generation <= generation:
+                self._mesh.sever()
+            self._changed.notify_all()
+        self._journal.nudge()
+
+    def dismiss(self) -> None:
+        """Go, once no generation needs this worker."""
+        with self._changed:
+            self._dismissed = True
+            self._changed.notify_all()
+
+    # -- training side -------------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            trainer = self._prepare()
+            with self._changed:
+                self._trainer = trainer
+            self._become(Phase.READY)
+            while plan := self._await_plan():
+                self._train(trainer, plan)
+            self._become(Phase.LEFT)
+        except Exception as error:
+            self._fail(error)
+
+    def _prepare(self) -> Trainer:
+        launch, spec = self._launch, self._launch.spec
+        kind = recipes.load(spec.recipe.name)
+        recipe = kind(kind.Config.model_validate(spec.recipe.config), spec.seed)
+        about = {"spec": spec.model_dump(mode="json"), "seed": spec.seed}
+        archive = Archive(
+            Storage(launch.storage),
+            self._journal,
+            incarnation=launch.incarnation,
+            keep=spec.checkpoint.keep,
+            about=about,
+        )
+        return Trainer(spec, recipe, self._journal, archive)
+
+    def _await_plan(self) -> Plan | None:
+        """The next generation that this worker is in; None: it is to leave."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next is not None or self._dismissed)
+            plan, self._next = self._next, None
+            return plan if plan and plan.rank_of(self._worker) is not None else None
+
+    def _train(self, trainer: Trainer, plan: Plan) -> None:
+        """One generation, to its end."""
+        mesh = Mesh(self._rendezvous(plan))
+        with self._changed:
+            self._plan, self._mesh, self._phase = plan, mesh, Phase.JOINING
+        phase = Phase.READY
+        try:
+            mesh.join()
+            trainer.enter(mesh, plan)
+            self._become(Phase.TRAINING)
+            if trainer.run(mesh, self._waits):
+                phase = Phase.DONE
+        except MeshBroken:
+            trainer.undo()
+            with self._changed:
+                self._broken = max(self._broken, plan.generation)
+        finally:
+            trainer.leave()
+            mesh.leave()
+            with self._changed:
+                self._mesh = None
+        self._become(phase)
+
+    def _rendezvous(self, plan: Plan) -> Rendezvous:
+        rank = plan.rank_of(self._worker)
+        assert rank is not None, "a plan that leaves this worker out was never begun"
+        return Rendezvous(
+            generation=plan.generation, host=plan.host, port=plan.port, rank=rank, world=len(plan.members)
+        )
+
+    def _waits(self, samples: int) -> bool:
+        """Whether a generation was announced that may begin after so many samples."""
+        plan = self._next
+        return plan is not None and samples >= plan.not_before
+
+    def _become(self, phase: Phase) -> None:
+        with self._changed:
+            self._phase = phase
+        self._journal.nudge()
+
+    def _fail(self, error: Exception) -> None:
+        code, message = _explain(error)
+        text = "".join(traceback.format_exception(error))
+        with self._changed:
+            self._failure = Failure(code=code, message=message, traceback=text, log_tail=self._tail(LOG_TAIL))
+        self._become(Phase.FAILED)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """A code for programs and a sentence for people."""
+    if isinstance(error, EmascaleError):
+        return error.reason, error.detail
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        return "recipe_config_invalid", f"The recipe's config does not fit: {where}: {first['msg']}."
+    if isinstance(error, StorageError):
+        return "storage_failed", f"The job's storage failed: {error}."
+    if isinstance(error, Overtaken):
+        return "overtaken", str(error)
+    return "recipe_raised", f"The recipe raised {type(error).__name__}: {error}"

@@ -1,0 +1,45 @@
+"""How a worker is, as it tells its controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from workers.journal import Point, Record
+
+
+class Phase(StrEnum):
+    """What a worker does."""
+
+    WARMING = "warming"  # imports, builds the model, reads the data
+    READY = "ready"  # in no generation: it has not been in one yet, or its last one ended
+    JOINING = "joining"  # meets the others of a generation and becomes one of them
+    TRAINING = "training"
+    DONE = "done"  # the budget is used up, what was due at the end is done
+    FAILED = "failed"  # the recipe, or what it needs, raised
+    LEFT = "left"  # in no generation any more, for good
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a worker failed."""
+
+    code: str
+    message: str
+    traceback: str
+    log_tail: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A worker, and what it has to report."""
+
+    phase: Phase
+    generation: int = 0  # that it is in, or was in last; 0: none yet
+    members: tuple[str, ...] = ()  # of that generation, in the order of ranks
+    broken: int = 0  # the highest generation that ended for it by a failure, or was declared broken to it
+    samples: int = -1  # committed; -1: it has no state
+    version: int = 0  # of the journal
+    records: tuple[Record, ...] = ()
+    points: tuple[Point, ...] = ()
+    failure: Failure | None = None
