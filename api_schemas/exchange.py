@@ -33,11 +33,22 @@ class _Message(BaseModel):
     incarnation: int = Field(ge=1)
 
 
+class Predecessor(BaseModel):
+    """The incarnation before, as far as the service heard of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    incarnation: int = Field(ge=1)
+    acked: int = Field(ge=0, description="What it said beyond this sequence number lies in its spool.")
+    samples: int = Field(ge=0, description="Committed to the service.")
+
+
 class Launch(_Message):
     """What a controller is started with."""
 
     spec: JobSpec
     storage: str = Field(description="URL of the job's own folder.")
+    before: Predecessor | None = None
 
 
 class Allocation(BaseModel):

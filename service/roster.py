@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlmodel import Session, col, delete, select
 
-from api_schemas.exchange import Launch, Report
+from api_schemas.exchange import Launch, Predecessor, Report
 from api_schemas.jobs import JobSpec
 from api_schemas.views import ClusterView, Phase, RecipeInfo
 from service import events
@@ -61,9 +61,10 @@ class Roster:
             job = _same(session, seen)
             if job is None or job.cancel_requested:
                 return None
+            before = _predecessor(job)
             incarnation = events.launch(session, job, self.now())
             spec = JobSpec.model_validate(job.spec)
-            return Launch(job=job.id, incarnation=incarnation, spec=spec, storage=job.storage)
+            return Launch(job=job.id, incarnation=incarnation, spec=spec, storage=job.storage, before=before)
 
     def move(self, seen: Job, happening: Happening, code: str, message: str, traceback: str | None = None) -> bool:
         """Move the job, if it is still where it was seen; whether it moved."""
@@ -131,6 +132,12 @@ def standing(job: Job) -> Standing:
 def is_due(job: Job) -> bool:
     """Whether the sample has come that the next pending resize waits for."""
     return bool(job.pending_resizes) and job.samples >= job.pending_resizes[0]["at_samples"]
+
+
+def _predecessor(job: Job) -> Predecessor | None:
+    if not job.incarnation:
+        return None
+    return Predecessor(incarnation=job.incarnation, acked=job.acked, samples=job.samples)
 
 
 def _promote(job: Job) -> None:

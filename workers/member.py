@@ -64,6 +64,7 @@ class Member:
                 phase=self._phase,
                 generation=self._plan.generation if self._plan else 0,
                 members=self._plan.members if self._plan else (),
+                pending=self._next.generation if self._next else 0,
                 broken=self._broken,
                 samples=self._trainer.replica.samples if self._trainer else -1,
                 version=version,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from workers.status import Phase, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +28,70 @@ class Plan:
         return self.members.index(worker) if worker in self.members else None
 
 
-def next_members(current: Sequence[str], gone: Collection[str], ready: Sequence[str], wanted: int) -> tuple[str, ...]:
-    """The members of the next generation: survivors in their order, the newest leaving first, then who is warm.
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the job is to have."""
 
-    So the lead stays the lead while it lives, and a grow never moves a worker that is there.
+    workers: int
+    minimum: int  # fewest to begin with; whoever trains already goes on with fewer
+    kappa: tuple[float, float]
+    not_before: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """What is to be done next."""
+
+    members: tuple[str, ...] | None = None  # announce a generation of these
+    start: int = 0  # workers
+    dismiss: tuple[str, ...] = ()
+
+
+def is_broken(plan: Plan, workers: Mapping[str, Status]) -> bool:
+    """Whether this generation is of no use any more: a member is gone, or got out of it by a failure."""
+    return any(member not in workers or workers[member].broken >= plan.generation for member in plan.members)
+
+
+def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, patient: bool) -> Move:
+    """From the wish, the last generation announced and the workers that live, to what is done next.
+
+    `patient`: those who warm up are waited for before the job begins or grows. A loss is answered at once, with whoever
+    is there. The newest worker leaves first, so the lead stays the lead while it lives, and a grow moves nobody.
     """
-    survivors = [worker for worker in current if worker not in gone]
-    return tuple([*survivors, *(worker for worker in ready if worker not in survivors)][: max(0, wanted)])
+    warming = [name for name, status in workers.items() if status.phase is Phase.WARMING]
+    core = [name for name in plan.members if name in workers] if plan else []
+    spare = [name for name, status in workers.items() if status.phase is Phase.READY and name not in core]
+    moves = _staffing(wish.workers, core, spare, warming)
+    if plan is None or not core:
+        begins = len(spare) >= wish.workers or (len(spare) >= wish.minimum and not (warming and patient))
+        return replace(moves, members=_first(spare, wish.workers) if begins and _all_out(workers) else None)
+    if is_broken(plan, workers):
+        out = _all_out(workers) and all(workers[name].broken >= plan.generation for name in core)
+        return replace(moves, members=_first([*core, *spare], wish.workers) if out else None)
+    joiners = [] if warming and patient else spare
+    target = _first([*core, *joiners], wish.workers)
+    if any(workers[name].phase is Phase.DONE for name in core):
+        return Move()
+    entered = all(workers[name].generation == plan.generation for name in core)
+    superseded = plan.not_before > 0 and plan.not_before != wish.not_before
+    changed = target != plan.members or wish.kappa != plan.kappa
+    return replace(moves, members=target if changed and (entered or superseded) else None)
 
 
-def missing(wanted: int, training: int, warming: int) -> int:
-    """How many workers to start (above 0), or how many of the warming ones to dismiss (below 0)."""
-    return max(wanted - training - warming, -warming)
+def _staffing(wanted: int, core: Sequence[str], spare: Sequence[str], warming: Sequence[str]) -> Move:
+    """How many to start, or which of those who do not train to send away, the newest first."""
+    lacking = wanted - len(core) - len(spare) - len(warming)
+    idle = [*spare, *warming]
+    return Move(start=max(0, lacking), dismiss=tuple(idle[lacking:]) if lacking < 0 else ())
+
+
+def _first(names: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple(names[: max(0, count)])
+
+
+def _all_out(workers: Mapping[str, Status]) -> bool:
+    """Whether nobody is in a process group."""
+    return not any(status.phase in (Phase.JOINING, Phase.TRAINING) for status in workers.values())
 
 
 @dataclass(frozen=True, kw_only=True)

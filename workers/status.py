@@ -37,6 +37,7 @@ class Status:
     phase: Phase
     generation: int = 0  # that it is in, or was in last; 0: none yet
     members: tuple[str, ...] = ()  # of that generation, in the order of ranks
+    pending: int = 0  # the generation that was announced and has not begun; 0: none
     broken: int = 0  # the highest generation that ended for it by a failure, or was declared broken to it
     samples: int = -1  # committed; -1: it has no state
     version: int = 0  # of the journal

@@ -1,0 +1,161 @@
+"""What a controller tells the service: the reports of its workers as one gapless line of numbered events.
+
+Workers report what they did; here it becomes history. A range of samples is told once, by the generation that trained
+on it; a line that was taken up again from an earlier sample begins with a rollback. All of it can be found again from
+the spool's notes, so another life of the controller goes on in the middle of a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from api_schemas.exchange import Launch
+from workers.spool import Spool
+from workers.status import Status
+
+_CHANGE = ("cause", "reason", "samples", "workers", "kappa", "batch", "before", "after", "state_factors", "warnings")
+
+
+class Chronicle:
+    """The history of one incarnation of a job."""
+
+    def __init__(self, launch: Launch, spool: Spool, now: Callable[[], datetime]) -> None:
+        """`now` is timezone-aware."""
+        self._job = launch.job
+        self._incarnation = launch.incarnation
+        self._spool = spool
+        self._now = now
+        self._unsaid: list[dict[str, Any]] = []
+        self._sequence = spool.last
+        notes = spool.notes
+        self.started: bool = notes.get("started", False)  # a generation of this incarnation has trained
+        self.generation: int = notes.get("generation", 0)  # the last one that trains or trained
+        self.committed: int = notes.get("committed", launch.before.samples if launch.before else 0)
+        self.seen: int = notes.get("seen", self.committed)  # samples of the last point of the curves
+        self.exported: bool = notes.get("exported", False)
+        self._heard: dict[str, int] = notes.get("heard", {})
+        self._reached = self.committed
+        self._progressed_at = now()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something was said that is not in the spool yet."""
+        return self._sequence > self._spool.last or self._reached > self.committed
+
+    def heard(self, worker: str) -> int:
+        """The number of the last record that is known of this worker."""
+        return self._heard.get(worker, 0)
+
+    def inherit(self, spool: Spool, acked: int) -> None:
+        """Say again, as this incarnation, what the one before said and the service never acknowledged."""
+        for event in spool.after(acked):
+            if event["type"] == "finished":
+                continue
+            self._say(event["type"], **{name: value for name, value in event.items() if name not in self._own()})
+            if event["type"] == "committed":
+                self.committed = self._reached = event["stop"]
+            if event["type"] == "rollback":
+                self.committed = self._reached = event["to_samples"]
+
+    def say(self, kind: str, **fields: Any) -> None:
+        """An event of the controller's own, or a record as a worker wrote it; first, what was trained on."""
+        self._commit()
+        self._say(kind, **fields)
+        self.exported = self.exported or kind == "exported"
+
+    def hear(self, worker: str, status: Status) -> None:
+        """What a worker has to report."""
+        for number, record in status.records:
+            if number > self.heard(worker):
+                self._heard[worker] = number
+                self._take(dict(record))
+        if status.generation != self.generation or not self.started:
+            return  # a generation that nobody has reported yet
+        if status.samples > self._reached:
+            self._reached, self._progressed_at = status.samples, self._now()
+        fresh = [point for point in status.points if point[0] > self.seen]
+        if fresh:
+            self.seen = fresh[-1][0]
+            self.say("metrics", points=fresh)
+
+    def collect(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """What was said since the last call, and the notes beside it: for `Spool.append`."""
+        self._commit()
+        unsaid, self._unsaid = self._unsaid, []
+        return unsaid, self._notes()
+
+    def _take(self, record: dict[str, Any]) -> None:
+        kind = record.pop("type")
+        if kind == "entered":
+            self._enter(record)
+        else:
+            self.say(kind, **record)
+
+    def _enter(self, change: dict[str, Any]) -> None:
+        """A generation trains: bring the line to where it begins, then say so."""
+        reached = max(self.committed, self._reached)
+        lost = reached - change["samples"]
+        self._reached = max(reached, change["samples"])
+        self._commit()
+        if lost > 0 or (change["restored"] and not self.started and change["samples"] < self.committed):
+            self._say("rollback", to_samples=change["samples"])
+            self.committed = self._reached = self.seen = change["samples"]
+        self.generation = change["generation"]
+        if self.started:
+            self._resized(change, max(0, lost))
+        else:
+            self._started(change)
+        self._progressed_at = self._now()
+
+    def _started(self, change: dict[str, Any]) -> None:
+        horizon = change["horizon"]
+        self.started = True
+        self._say(
+            "started",
+            workers=change["workers"][1],
+            kappa=change["kappa"][1],
+            batch=change["batch"][1],
+            samples=change["samples"],
+            values=change["after"],
+            warnings=change["warnings"],
+            **{name: horizon[name] for name in ("epoch_size", "total_samples", "bn_momentum")},
+        )
+
+    def _resized(self, change: dict[str, Any], samples_lost: int) -> None:
+        """Where nobody was left to measure it, the pause is as long as there was no progress."""
+        pause = change["pause_s"]
+        if change["restored"]:
+            pause = (self._now() - self._progressed_at).total_seconds()
+        self._say(
+            "resized",
+            **{name: change[name] for name in _CHANGE},
+            decide_s=change["decide_s"],
+            pause_s=pause,
+            steps_lost=math.ceil(samples_lost / change["batch"][0]),
+            samples_lost=samples_lost,
+        )
+
+    def _commit(self) -> None:
+        if self._reached > self.committed:
+            start, self.committed = self.committed, self._reached
+            self._say("committed", start=start, stop=self.committed)
+
+    def _say(self, kind: str, **fields: Any) -> None:
+        self._sequence += 1
+        self._unsaid.append({**self._own(), "type": kind, **fields})
+
+    def _own(self) -> dict[str, Any]:
+        return {
+            "job": self._job,
+            "incarnation": self._incarnation,
+            "generation": self.generation,
+            "sequence": self._sequence,
+            "at": self._now().isoformat(),
+        }
+
+    def _notes(self) -> dict[str, Any]:
+        names = ("started", "generation", "committed", "seen", "exported")
+        return {name: getattr(self, name) for name in names} | {"heard": dict(self._heard)}

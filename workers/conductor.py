@@ -1,0 +1,314 @@
+"""What a controller does: brings the workers of one job to the size that is wished for, and tells what happened.
+
+    looks at all workers  ->  how each is           ┐
+    the service's command ->  what is wished for    ┴->  `membership.next_move` (pure)  ->  start, announce, dismiss
+
+It never waits for one worker, and whatever changes starts the next round. The workers live beyond its reach (`Crew`):
+on Ray, or as processes of a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from api_schemas.exchange import Allocation, Command, Launch, Report
+from workers.chronicle import Chronicle
+from workers.membership import Move, Plan, Wish, is_broken, next_move
+from workers.roll import Crew, Roll
+from workers.spool import Spool
+from workers.status import Phase, Status
+from workers.storage import StorageError
+
+ROUND_S = 0.25
+"""Between two rounds without news: how often progress is told."""
+PATIENCE_S = 10.0
+"""How long those who are warm wait for those who are not, before the job begins or grows without them."""
+DEATHS = 4
+"""Workers that may die in a row without a sample trained in between."""
+BACKOFF_S = 0.5
+"""Before another worker is started after a death without progress; doubles."""
+REPORT_LIMIT = 500
+"""Events of one report."""
+
+logger = logging.getLogger(__name__)
+
+
+class Conductor:
+    """One incarnation of a job."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        crew: Crew,
+        spool: Spool,
+        chronicle: Chronicle,
+        *,
+        meet: Callable[[], tuple[str, int]],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`meet` opens a store where a generation can meet, and returns its host and port; it blocks."""
+        self._launch = launch
+        self._spool = spool
+        self._chronicle = chronicle
+        self._meet = meet
+        self._now = now
+        self._roll = Roll(
+            crew,
+            cursors=lambda worker: (chronicle.heard(worker), chronicle.seen),
+            on_status=chronicle.hear,
+            on_loss=self._on_loss,
+        )
+        self._written = asyncio.Condition()
+        self._cancelled = False
+        self._finished = False
+        self._allocation: Allocation | None = None
+        self._told_at = now()  # when the allocation came
+        self._answered: Allocation | None = None  # the allocation for which the last generation was announced
+        self._plan: Plan | None = None
+        self._generations = 0  # the highest number that was given to one
+        self._severed = 0
+        self._named = 0  # workers so far
+        self._lost_at, self._loss = now(), ""  # the last loss
+        self._deaths = 0  # in a row without progress
+        self._died_at = -1  # samples committed at the last of them
+        self._start_after = 0.0  # by the loop's clock, as is
+        self._warm_since: float | None = None  # when the first of those who wait became warm
+
+    # -- the service's side --------------------------------------------------------------------------------------------
+
+    async def exchange(self, command: Command) -> Report:
+        """Take a command; report what happened beyond what the service has, or wait for it."""
+        self._cancelled = self._cancelled or command.intent == "cancel"
+        if command.allocation != self._allocation:
+            self._allocation, self._told_at = command.allocation, self._now()
+        self._roll.news.set()
+        await asyncio.to_thread(self._trim, command.acked)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(command.wait_s), self._written:
+                await self._written.wait_for(lambda: self._spool.after(command.acked, 1))
+        return self._report(command.acked)
+
+    def is_over(self, acked: int) -> bool:
+        """Whether the service has all that there is to know."""
+        return self._finished and not self._chronicle.pending and acked >= self._spool.last
+
+    def _report(self, acked: int) -> Report:
+        events = self._spool.after(acked, REPORT_LIMIT)
+        said = not self._chronicle.pending and (not events or events[-1]["sequence"] == self._spool.last)
+        phases = [status.phase for status in self._roll.workers.values()]
+        return Report.model_validate(
+            {
+                "job": self._launch.job,
+                "incarnation": self._launch.incarnation,
+                "generation": self._chronicle.generation,
+                "workers": phases.count(Phase.TRAINING),
+                "joining": phases.count(Phase.WARMING),
+                "samples": self._chronicle.committed,
+                "done": self._finished and said,
+                "events": events,
+            }
+        )
+
+    def _trim(self, acked: int) -> None:
+        try:
+            self._spool.trim(acked)
+        except StorageError as error:
+            logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
+
+    # -- rounds --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the job has come to an end. What goes wrong here fails the job, and says so."""
+        try:
+            await self._roll.adopt()
+            self._find_out(self._roll.workers)
+            while not self._finished:
+                self._roll.news.clear()
+                await self._round()
+                await self._flush()
+                await self._rest()
+        except Exception as error:
+            logger.exception("the controller failed", extra={"action": "controller_failed", "job": self._launch.job})
+            message = f"The controller failed: {type(error).__name__}: {error}"
+            await self._finish("failed", "controller_failed", message, traceback=traceback.format_exc())
+        while self._chronicle.pending:
+            await self._flush()
+
+    def _find_out(self, workers: dict[str, Status]) -> None:
+        """After another life of this controller: the generation that its workers are in is the last one."""
+        if not workers:
+            return
+        self._named = 1 + max(int(worker.removeprefix("w")) for worker in workers)
+        numbers = [(status.generation, status.pending, status.broken) for status in workers.values()]
+        self._generations = max(max(each) for each in numbers)
+        newest = max(workers.values(), key=lambda status: status.generation)
+        if newest.generation:
+            limits = self._launch.spec.elasticity.kappa
+            self._plan = _plan(newest.generation, newest.members, kappa=limits)
+        pending = max(status.pending for status in workers.values())
+        self._severed = 0 if pending else max(status.broken for status in workers.values())
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._finished else ROUND_S):
+                await self._roll.news.wait()
+
+    async def _flush(self) -> None:
+        """Make durable what was said, and hand it out. Storage that fails is tried again; the job goes on."""
+        if not self._chronicle.pending:
+            return
+        try:
+            await asyncio.to_thread(self._spool.append, *self._chronicle.collect())
+        except StorageError as error:
+            logger.warning("events are not durable: %s", error, extra={"action": "spool_failed"})
+        async with self._written:
+            self._written.notify_all()
+
+    async def _round(self) -> None:
+        """One look at everything, and what follows from it."""
+        workers = self._roll.workers
+        failed = next((name for name, status in workers.items() if status.phase is Phase.FAILED), None)
+        if self._cancelled:
+            await self._finish("cancelled", "cancelled", "Cancelled on request.")
+        elif failed is not None:
+            await self._on_failure(failed, workers[failed])
+        elif self._succeeded(workers):
+            await self._finish("succeeded", "finished", "The budget is used up.")
+        elif self._deaths >= DEATHS:
+            message = f"{self._deaths} workers in a row were lost before a sample was trained on. {self._loss}"
+            await self._finish("failed", "workers_lost", message)
+        elif self._allocation is not None:
+            await self._cut_off(workers)
+            await self._make(self._move(self._allocation), self._allocation)
+
+    def _succeeded(self, workers: dict[str, Status]) -> bool:
+        if self._plan is None or is_broken(self._plan, workers) or not self._chronicle.exported:
+            return False
+        return all(workers[member].phase is Phase.DONE for member in self._plan.members)
+
+    async def _on_failure(self, worker: str, status: Status) -> None:
+        """A worker that fails before it ever trained is no reason to stop those who do."""
+        assert status.failure is not None, "a worker that failed says why"
+        failure = status.failure
+        if status.generation == 0 and self._plan is not None:
+            await self._roll.dismiss(worker)
+            self._on_loss(worker, failure.message)
+            return
+        details = {"traceback": failure.traceback, "log_tail": failure.log_tail}
+        await self._finish("failed", failure.code, failure.message, **details)
+
+    async def _finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
+        """Say how it ended, once nobody trains any more."""
+        await self._roll.dismiss_all()
+        self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
+        self._finished = True
+
+    # -- size ----------------------------------------------------------------------------------------------------------
+
+    async def _cut_off(self, workers: dict[str, Status]) -> None:
+        """Free everybody who is still in a generation that is broken."""
+        broken = max((status.broken for status in workers.values()), default=0)
+        if self._plan is not None and is_broken(self._plan, workers):
+            broken = max(broken, self._plan.generation)
+        if broken > self._severed:
+            self._severed = broken
+            await self._roll.sever(broken)
+
+    def _move(self, allocation: Allocation) -> Move:
+        wish = Wish(
+            workers=allocation.workers,
+            minimum=min(self._launch.spec.elasticity.workers[0], allocation.workers),
+            kappa=allocation.kappa,
+            not_before=allocation.not_before or 0,
+        )
+        return next_move(wish, self._plan, self._roll.workers, patient=self._is_patient())
+
+    def _is_patient(self) -> bool:
+        """Whether those who are warm still wait for those who are not."""
+        clock = asyncio.get_running_loop().time()
+        members = self._plan.members if self._plan else ()
+        waiting = [name for name, status in self._roll.workers.items() if status.phase is Phase.READY]
+        self._warm_since = (self._warm_since or clock) if set(waiting) - set(members) else None
+        return self._warm_since is None or clock - self._warm_since < PATIENCE_S
+
+    async def _make(self, move: Move, allocation: Allocation) -> None:
+        for worker in move.dismiss:
+            await self._roll.dismiss(worker)
+        if move.start and asyncio.get_running_loop().time() >= self._start_after:
+            await self._start(move.start)
+        if move.members:
+            await self._announce(move.members, allocation)
+
+    async def _start(self, count: int) -> None:
+        if self._plan is not None:
+            self._chronicle.say("joining", workers=count)
+        first, self._named = self._named, self._named + count
+        await asyncio.gather(*(self._roll.start(f"w{number}") for number in range(first, first + count)))
+
+    async def _announce(self, members: tuple[str, ...], allocation: Allocation) -> None:
+        lost = self._plan is not None and is_broken(self._plan, self._roll.workers)
+        cause, reason, decide_s = self._why(allocation, lost=lost)
+        if self._plan is not None and (lost or not allocation.not_before):
+            sizes = (len(self._plan.members), len(members))
+            self._chronicle.say("resizing", workers=sizes, cause=cause, reason=reason)
+        self._generations += 1
+        self._plan = _plan(
+            self._generations,
+            members,
+            meeting=await asyncio.to_thread(self._meet),
+            kappa=allocation.kappa,
+            not_before=0 if lost else allocation.not_before or 0,
+            why=(cause, reason, decide_s),
+        )
+        self._answered = allocation
+        await self._roll.announce(self._plan)
+
+    def _why(self, allocation: Allocation, *, lost: bool) -> tuple[str, str, float]:
+        """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
+        if lost:
+            return "rank_lost", self._loss, (self._now() - self._lost_at).total_seconds()
+        if allocation == self._answered:
+            return "joined", "Workers took the place of those that were lost.", 0.0
+        decide_s = max(0.0, (self._told_at - allocation.requested_at).total_seconds())
+        return allocation.cause, allocation.reason, decide_s
+
+    def _on_loss(self, worker: str, reason: str) -> None:
+        """A worker is gone. Those that die before anybody trains on a sample are counted."""
+        members = self._plan.members if self._plan else ()
+        rank = members.index(worker) if worker in members else int(worker.removeprefix("w"))
+        self._lost_at, self._loss = self._now(), f"Worker {worker} was lost: {reason}"
+        self._chronicle.say("rank_lost", rank=rank, reason=self._loss)
+        progressed = self._chronicle.committed > self._died_at
+        self._deaths = 1 if progressed else self._deaths + 1
+        self._died_at = self._chronicle.committed
+        self._start_after = asyncio.get_running_loop().time() + BACKOFF_S * (2 ** (self._deaths - 1) - 1)
+
+
+def _plan(
+    generation: int,
+    members: tuple[str, ...],
+    *,
+    kappa: tuple[float, float],
+    meeting: tuple[str, int] = ("", 0),
+    not_before: int = 0,
+    why: tuple[str, str, float] = ("", "", 0.0),
+) -> Plan:
+    host, port = meeting
+    cause, reason, decide_s = why
+    return Plan(
+        generation=generation,
+        members=members,
+        host=host,
+        port=port,
+        not_before=not_before,
+        kappa=kappa,
+        cause=cause,
+        reason=reason,
+        decide_s=decide_s,
+    )

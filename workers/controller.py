@@ -1,0 +1,162 @@
+"""The controller of a job as a Ray actor: detached and started again by Ray, so it outlives service and node.
+
+The service knows two things of this module: `start`, which it has a node call, and the actor's method `exchange`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+
+from api_schemas.exchange import NAMESPACE, Command, Launch, controller_name
+from workers.chronicle import Chronicle
+from workers.conductor import Conductor
+from workers.membership import Plan
+from workers.rank import find_ranks, start_rank
+from workers.roll import WorkerGone
+from workers.spool import Spool
+from workers.status import Status
+from workers.storage import Storage
+
+NAME_PATIENCE_S = 30.0
+"""How long the name of a controller that was killed may stay taken."""
+
+
+class Stale(Exception):
+    """The command is for another incarnation of the job."""
+
+
+class Controller:
+    """One incarnation of one job."""
+
+    def __init__(self, launch_json: str) -> None:
+        launch = Launch.model_validate_json(launch_json)
+        storage = Storage(launch.storage)
+        spool = Spool(storage, launch.incarnation)
+        chronicle = Chronicle(launch, spool, _now)
+        if launch.before and not spool.last:
+            chronicle.inherit(Spool(storage, launch.before.incarnation), launch.before.acked)
+        self._launch = launch
+        self._conductor = Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().open, now=_now)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._work, name="conductor", daemon=True).start()
+
+    def exchange(self, command_json: str) -> str:
+        """A Command as JSON -> a Report as JSON. After the last acknowledgement the actor is gone. Raises Stale."""
+        command = Command.model_validate_json(command_json)
+        if command.incarnation != self._launch.incarnation:
+            raise Stale(f"this is incarnation {self._launch.incarnation}, not {command.incarnation}")
+        report = asyncio.run_coroutine_threadsafe(self._conductor.exchange(command), self._loop).result()
+        if self._conductor.is_over(command.acked):
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        return report.model_dump_json()
+
+    def _work(self) -> None:
+        """Not on a loop of Ray's: that runs only while somebody calls, and nobody calls a controller started again."""
+        asyncio.set_event_loop(self._loop)
+        self._loop.create_task(self._conductor.run())
+        self._loop.run_forever()
+
+
+class _RayCrew:
+    """The job's workers as Ray actors."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._ranks: dict[str, Any] = {}
+
+    async def adopt(self) -> list[str]:
+        self._ranks = await asyncio.to_thread(find_ranks, self._launch.job)
+        return list(self._ranks)
+
+    async def start(self, worker: str) -> None:
+        self._ranks[worker] = await asyncio.to_thread(start_rank, self._launch, worker)
+
+    async def poll(self, worker: str, *, version: int, heard: int, seen: int, wait_s: float) -> Status:
+        status: Status = await self._call(worker, "poll", version, heard, seen, wait_s)
+        return status
+
+    async def announce(self, worker: str, plan: Plan) -> None:
+        await self._call(worker, "announce", plan)
+
+    async def sever(self, worker: str, generation: int) -> None:
+        await self._call(worker, "sever", generation)
+
+    async def kill(self, worker: str) -> None:
+        rank = self._ranks.pop(worker, None)
+        if rank is not None:
+            await asyncio.to_thread(ray.kill, rank, no_restart=True)
+
+    async def _call(self, worker: str, method: str, *arguments: Any) -> Any:
+        rank = self._ranks.get(worker)
+        if rank is None:
+            raise WorkerGone("It was dismissed.")
+        try:
+            return await getattr(rank, method).remote(*arguments)
+        except ray.exceptions.RayActorError as error:
+            raise WorkerGone(_first_lines(error)) from error
+
+
+class _Meeting:
+    """The stores where generations meet. One generation's is kept while the next one meets."""
+
+    def __init__(self) -> None:
+        self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._stores: list[Any] = []
+
+    def open(self) -> tuple[str, int]:
+        """A new store; its host and port."""
+        import torch.distributed as dist  # takes seconds, while the workers import it too
+
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            self._host, 0, is_master=True, wait_for_workers=False
+        )
+        self._stores = [*self._stores[-1:], store]
+        return self._host, store.port
+
+
+def start(launch_json: str) -> None:
+    """Start the job's controller on this cluster, in place of one of an older incarnation and its workers."""
+    launch = Launch.model_validate_json(launch_json)
+    _end_predecessor(launch.job)
+    options = {
+        "name": controller_name(launch.job),
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_concurrency": 8,
+    }
+    deadline = time.monotonic() + NAME_PATIENCE_S
+    while True:
+        try:
+            controller: Any = ray.remote(Controller).options(**options).remote(launch_json)
+            break
+        except ValueError:  # the name is still taken
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    ray.get(controller.__ray_ready__.remote())
+
+
+def _end_predecessor(job: str) -> None:
+    """The controller first: it would replace its workers."""
+    with contextlib.suppress(ValueError):
+        ray.kill(ray.get_actor(controller_name(job), NAMESPACE), no_restart=True)
+    for rank in find_ranks(job).values():
+        ray.kill(rank, no_restart=True)
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:4])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,98 @@
+"""A worker as a Ray actor: detached, so that it outlives its controller; named, so that the next one finds it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import torch
+
+from api_schemas.exchange import NAMESPACE, Launch
+from workers.member import Member
+from workers.membership import Plan
+from workers.status import Phase, Status
+from workers.storage import Storage
+from workers.worklog import Worklog
+
+LEASE_S = 300.0
+"""A worker that no controller has looked at for so long ends: nobody would ever use what it trains."""
+
+
+def rank_name(job: str, worker: str) -> str:
+    """The actor's name within NAMESPACE."""
+    return f"rank:{job}:{worker}"
+
+
+class Rank:
+    """One worker. The training runs in a thread of its own, so every method answers at once."""
+
+    def __init__(self, launch_json: str, worker: str) -> None:
+        launch = Launch.model_validate_json(launch_json)
+        torch.set_num_threads(max(1, int(launch.spec.resources.cpu)))
+        worklog = Worklog(Storage(launch.storage), worker, lambda: datetime.now(UTC))
+        worklog.capture()
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        self._worklog = worklog
+        self._member = Member(launch, worker, worklog.tail)
+        self._looked_at = time.monotonic()
+        self._member.start()
+        threading.Thread(target=self._end_with_lease, name="lease", daemon=True).start()
+
+    def poll(self, version: int, heard: int, seen: int, wait_s: float) -> Status:
+        """See `Member.poll`."""
+        self._looked_at = time.monotonic()
+        status = self._member.poll(version=version, heard=heard, seen=seen, wait_s=wait_s)
+        if status.phase in (Phase.FAILED, Phase.DONE, Phase.LEFT):
+            self._worklog.store()  # the controller will end this process soon
+        return status
+
+    def announce(self, plan: Plan) -> None:
+        """See `Member.announce`."""
+        self._member.announce(plan)
+
+    def sever(self, generation: int) -> None:
+        """See `Member.sever`."""
+        self._member.sever(generation)
+
+    def _end_with_lease(self) -> None:
+        while time.monotonic() - self._looked_at < LEASE_S:
+            time.sleep(1.0)
+        self._worklog.add(f"No controller has asked for {LEASE_S:g} s; this worker ends.")
+        self._worklog.store()
+        os._exit(1)
+
+
+def start_rank(launch: Launch, worker: str) -> Any:
+    """Have Ray start a worker; returns before it lives."""
+    resources = launch.spec.resources
+    options = {
+        "name": rank_name(launch.job, worker),
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "num_cpus": resources.cpu,
+        "num_gpus": resources.gpu,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "max_concurrency": 8,
+    }
+    return ray.remote(Rank).options(**options).remote(launch.model_dump_json(), worker)
+
+
+def find_ranks(job: str) -> dict[str, Any]:
+    """The job's workers that Ray knows, by worker, the oldest first."""
+    prefix = rank_name(job, "")
+    names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
+    workers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    found = {}
+    for worker in sorted(workers, key=lambda worker: int(worker.removeprefix("w"))):
+        try:
+            found[worker] = ray.get_actor(rank_name(job, worker), NAMESPACE)
+        except ValueError:
+            continue  # it went by itself
+    return found

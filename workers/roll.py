@@ -1,0 +1,149 @@
+"""The workers of a job as their controller sees them: each is looked at by a task of its own, all the time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from workers.membership import Plan
+from workers.status import Phase, Status
+
+LOOK_S = 0.25
+"""How long a look waits for news: how often progress is seen."""
+SILENCE_S = 30.0
+"""A worker that does not answer for so long is given up."""
+
+
+class WorkerGone(Exception):
+    """The worker does not live any more."""
+
+
+class Crew(Protocol):
+    """The workers, wherever they live. All but `adopt`, `start` and `kill` raise WorkerGone."""
+
+    async def adopt(self) -> list[str]:
+        """The workers that an earlier life of this controller started, the oldest first."""
+
+    async def start(self, worker: str) -> None:
+        """Have a worker started; returns before it lives."""
+
+    async def poll(self, worker: str, *, version: int, heard: int, seen: int, wait_s: float) -> Status:
+        """As `Member.poll`; waits until the worker lives."""
+
+    async def announce(self, worker: str, plan: Plan) -> None:
+        """As `Member.announce`."""
+
+    async def sever(self, worker: str, generation: int) -> None:
+        """As `Member.sever`."""
+
+    async def kill(self, worker: str) -> None:
+        """End the worker, whatever it does; one that is gone is no error."""
+
+
+class Roll:
+    """Who lives, and how each is. One that has not answered yet counts as warming."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        *,
+        cursors: Callable[[str], tuple[int, int]],
+        on_status: Callable[[str, Status], None],
+        on_loss: Callable[[str, str], None],
+    ) -> None:
+        """`cursors(worker)`: the last record and the last point that are known of it. `on_loss(worker, reason)`."""
+        self.workers: dict[str, Status] = {}
+        self.news = asyncio.Event()
+        self._crew = crew
+        self._cursors = cursors
+        self._on_status = on_status
+        self._on_loss = on_loss
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    async def adopt(self) -> None:
+        """Take over those who live already; returns when each has answered, or is given up."""
+        looks = {worker: self._watch(worker) for worker in await self._crew.adopt()}
+        await asyncio.gather(*(first.wait() for first in looks.values()))
+
+    async def start(self, worker: str) -> None:
+        """One more worker."""
+        await self._crew.start(worker)
+        self._watch(worker)
+
+    async def dismiss(self, worker: str) -> None:
+        """End a worker; it counts as gone at once, and not as lost."""
+        self.workers.pop(worker, None)
+        watch = self._watches.pop(worker, None)
+        if watch is not None:
+            watch.cancel()
+        await self._crew.kill(worker)
+
+    async def dismiss_all(self) -> None:
+        """End everybody."""
+        await asyncio.gather(*(self.dismiss(worker) for worker in list(self.workers)))
+
+    async def announce(self, plan: Plan) -> None:
+        """Tell everybody who is warm of a generation, those who leave with it too."""
+        await self._tell([self._crew.announce(worker, plan) for worker in self._warm()])
+
+    async def sever(self, generation: int) -> None:
+        """Free everybody from a generation that is broken."""
+        await self._tell([self._crew.sever(worker, generation) for worker in self._warm()])
+
+    def _warm(self) -> list[str]:
+        return [worker for worker, status in self.workers.items() if status.phase is not Phase.WARMING]
+
+    async def _tell(self, calls: list[Awaitable[None]]) -> None:
+        """One that is gone by now is noticed by its watch; one that does not answer must not hold up the others."""
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        if not tasks:
+            return
+        done, late = await asyncio.wait(tasks, timeout=1.0)
+        for task in late:
+            task.add_done_callback(_retrieve)
+        for task in done:
+            if (error := task.exception()) and not isinstance(error, WorkerGone):
+                raise error
+
+    def _watch(self, worker: str) -> asyncio.Event:
+        """Look at a worker from now on; returns what is set after the first look."""
+        self.workers[worker] = Status(phase=Phase.WARMING)
+        looked = asyncio.Event()
+        self._watches[worker] = asyncio.create_task(self._look(worker, looked))
+        return looked
+
+    async def _look(self, worker: str, looked: asyncio.Event) -> None:
+        version = -1
+        try:
+            while version < 0 or self.workers[worker].phase is not Phase.LEFT:
+                heard, seen = self._cursors(worker)
+                poll = self._crew.poll(worker, version=version, heard=heard, seen=seen, wait_s=LOOK_S)
+                status = await (poll if version < 0 else asyncio.wait_for(poll, LOOK_S + SILENCE_S))
+                news = status.version != version
+                version, self.workers[worker] = status.version, status
+                self._on_status(worker, status)
+                looked.set()
+                if news:
+                    self.news.set()
+        except WorkerGone as gone:
+            await self._lose(worker, str(gone))
+        except TimeoutError:
+            await self._lose(worker, f"It has not answered for {SILENCE_S:g} s.")
+        else:
+            await self.dismiss(worker)
+        finally:
+            looked.set()
+
+    async def _lose(self, worker: str, reason: str) -> None:
+        self._watches.pop(worker, None)
+        self.workers.pop(worker, None)
+        self._on_loss(worker, reason)
+        self.news.set()
+        await self._crew.kill(worker)
+
+
+def _retrieve(task: asyncio.Future[None]) -> None:
+    """Look at the exception of a call that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,113 @@
+"""A worker's output, line by line with its time, in the job's storage: `logs/<worker>/<number>.log`.
+
+Storage keeps objects that never change, so lines are gathered for a moment and written as one more segment. What
+another life of the worker left stays: its numbers are counted on.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import TextIO
+
+from workers.storage import Storage, StorageError
+
+EVERY_S = 1.0
+"""How long lines are gathered."""
+KEPT = 200
+"""Lines kept in memory, for the report of a failure; and after a failure to store them, this many times as many."""
+
+
+class Worklog:
+    """Collects what is printed in this process from `capture` on."""
+
+    def __init__(self, storage: Storage, worker: str, now: Callable[[], datetime]) -> None:
+        self._storage = storage
+        self._folder = f"logs/{worker}"
+        self._now = now
+        self._lock = threading.Lock()
+        self._unstored: deque[str] = deque(maxlen=KEPT * KEPT)
+        self._recent: deque[str] = deque(maxlen=KEPT)
+        self._number: int | None = None  # of the next segment; None: the storage was not asked yet
+
+    def capture(self) -> None:
+        """Take in stdout and stderr, which go on to where they went; store what comes, until the process ends."""
+        sys.stdout = _Tee(sys.stdout, self.add)
+        sys.stderr = _Tee(sys.stderr, self.add)
+        threading.Thread(target=self._store_forever, name="worklog", daemon=True).start()
+
+    def add(self, line: str) -> None:
+        """One more line."""
+        stamped = f"{self._now().isoformat(timespec='milliseconds')} {line}"
+        with self._lock:
+            self._unstored.append(stamped)
+            self._recent.append(stamped)
+
+    def tail(self, count: int) -> list[str]:
+        """The last lines."""
+        with self._lock:
+            return list(self._recent)[-count:]
+
+    def store(self) -> None:
+        """Write what was gathered; where the storage fails, it is tried again with the next lines."""
+        with self._lock:
+            lines = list(self._unstored)
+        if not lines:
+            return
+        try:
+            self._write(lines)
+        except StorageError:
+            return
+        with self._lock:
+            for _ in lines:
+                self._unstored.popleft()
+
+    def _write(self, lines: list[str]) -> None:
+        if self._number is None:
+            self._number = len(self._storage.list(self._folder))
+        self._storage.write(f"{self._folder}/{self._number:06d}.log", "".join(f"{line}\n" for line in lines).encode())
+        self._number += 1
+
+    def _store_forever(self) -> None:
+        wait = threading.Event()
+        while not wait.wait(EVERY_S):
+            self.store()
+
+
+class _Tee(io.TextIOBase):
+    """A text stream whose lines are also handed on."""
+
+    def __init__(self, stream: TextIO, line: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._line = line
+        self._rest = ""
+        self._lock = threading.RLock()
+
+    def write(self, text: str) -> int:
+        """Pass on; whole lines are handed on too."""
+        with self._lock:
+            *whole, self._rest = (self._rest + text).split("\n")
+            for line in whole:
+                self._line(line)
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Of the stream itself."""
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        """Of the stream itself."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Never: a log is no terminal."""
+        return False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream itself."""
+        return self._stream.encoding
