@@ -1,31 +1,52 @@
 """The process group of one generation: joined, used, left; cut off when a peer is gone.
 
-A dead peer raises on some survivors at once, but with several gloo operations in flight not on all
-of them: the others would sit out the group's timeout. `Mesh.sever` frees them: it shuts down the
-sockets that this generation's group opened, so that whatever waits on them raises. It is called
-from another thread and at any moment, during the rendezvous too (which waits on the store's socket).
-Listening sockets are left alone (gloo aborts the process if its listener goes), and so is every
-socket that is not the group's: those of Ray, for instance.
+    join    reach the store -> say where one listens, hear where all do -> connect to each (gloo)
+    use     collectives, point to point, DDP over torch's default group
+    leave   hang up, then destroy the group
+
+A dead peer raises on some survivors at once, but with several gloo operations in flight not on all of them: the others
+would sit out the group's timeout. `Mesh.sever` frees them: it shuts down the connections of this generation's group, so
+that whatever waits on them raises. It is called from another thread and at any moment. A joining mesh may wait for a
+connection that a dead peer never opens, so it meets the others in a thread of its own, which `join` need not wait for.
+Listening sockets are left alone (gloo aborts the process if its listener goes), and so are those of others in this
+process, Ray for instance: a connection is the group's if one of its ends is where a member listens.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import stat
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch.distributed import ProcessGroupGloo
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # as below, where a type checker sees none
+else:
+    from torch.distributed import PrefixStore, Store, TCPStore
 
 JOIN_TIMEOUT = timedelta(seconds=15)
 """How long a rendezvous may take once every member was told of it; all members are warm by then."""
 
 WORK_TIMEOUT = timedelta(minutes=30)
 """For collectives: one member may evaluate or export while the others wait. Loss is noticed by other means."""
+
+BACKEND = "mesh"
+"""What torch calls the backend: gloo, but listening where the store's machine can reach it, and met beforehand."""
+
+Address = tuple[str, int]
 
 
 class MeshBroken(Exception):
@@ -38,106 +59,182 @@ class Rendezvous:
 
     generation: int
     host: str
-    port: int  # of the TCPStore that the controller holds for this generation alone
+    port: int  # of the TCPStore that the controller holds; one for all generations saves connecting to it anew
     rank: int
     world: int
 
 
 class Mesh:
-    """The group of one generation. Collectives raise MeshBroken when a peer is gone."""
+    """The group of one generation. Everything raises MeshBroken when a peer is gone, and after `sever` or `leave`."""
 
     def __init__(self, rendezvous: Rendezvous) -> None:
         self.generation = rendezvous.generation
         self.rank = rendezvous.rank
         self.world = rendezvous.world
         self._rendezvous = rendezvous
-        self._severed = threading.Event()
-        self._ports: frozenset[int] = frozenset()  # the listening ports of this group's members
+        self._over = threading.Event()  # severed or left
+        self._met: SimpleQueue[_Met | Exception] = SimpleQueue()  # the first one counts
+        self._gloo: ProcessGroupGloo | None = None
+        self._members: frozenset[Address] = frozenset()  # where they listen
+        self._store: Address | None = None  # while joining
+
+    # -- a generation's begin and end ----------------------------------------------------------------------------------
 
     def join(self) -> None:
-        """Meet the others. Raises MeshBroken."""
-        listening = set(_listening_ports())
-        at = self._rendezvous
-        with _breaking(self):
-            store = dist.TCPStore(at.host, at.port, is_master=False, wait_for_workers=False, timeout=JOIN_TIMEOUT)
-            dist.init_process_group("gloo", store=store, rank=at.rank, world_size=at.world, timeout=JOIN_TIMEOUT)
-            own = next(iter(set(_listening_ports()) - listening), 0)
-            self._ports = frozenset(int(port) for port in self.all_gather(torch.tensor([own])).flatten())
-            _set_timeout(WORK_TIMEOUT)
-        if self._severed.is_set():
-            self.sever()  # it came while the ports were not known yet
-            raise MeshBroken("severed while joining")
+        """Meet the others, and be torch's default group from then on. Raises MeshBroken."""
+        self._check()
+        threading.Thread(target=self._meet, name=f"join-{self.generation}").start()
+        try:
+            met = self._met.get(timeout=JOIN_TIMEOUT.total_seconds())
+        except Empty:
+            met = TimeoutError(f"the others did not come within {JOIN_TIMEOUT}")
+        if isinstance(met, Exception):
+            self.sever()
+            _connected.cache_clear()  # the meeting may still be waiting on it
+            raise MeshBroken(f"generation {self.generation} did not meet: {met}") from met
+        self._store, self._gloo = None, met.gloo
+        _make_default(met, self.rank, self.world)
+        self._check()
 
     def leave(self) -> None:
-        """Give the group up; safe after any failure."""
-        with suppress(RuntimeError, ValueError, AssertionError):
+        """Give the group up; safe after any failure, and more than once."""
+        self.sever()  # a connection that is still up costs gloo 10 ms to close
+        if self._gloo is not None:
+            _retired.append(self._gloo)
+            self._gloo = None
             dist.destroy_process_group()
 
     def sever(self) -> None:
         """Make whatever waits on this group raise. From any thread, any number of times."""
-        self._severed.set()
+        self._over.set()
         for connection in _connections():
-            with connection:
-                local, peer = connection.getsockname()[1], connection.getpeername()[1]
-                if peer == self._rendezvous.port or local in self._ports or peer in self._ports:
-                    with suppress(OSError):
-                        connection.shutdown(socket.SHUT_RDWR)
+            if self._is_ours(connection) or connection.peer == self._store:
+                with suppress(OSError):  # it is down already
+                    connection.socket.shutdown(socket.SHUT_RDWR)
+        self._met.put(MeshBroken("severed"))
 
-    def vote(self, waiting: bool, loss: float) -> tuple[bool, float]:
-        """The commit gate of a step: whether a new generation waits for any member, and the sum of `loss`.
+    # -- use -----------------------------------------------------------------------------------------------------------
 
-        One small all-reduce carries both; what it confirmed is stepped by all members.
+    def vote(self, waiting: bool, *amounts: float) -> tuple[bool, list[float]]:
+        """The commit gate of a step: whether a new generation waits for any member, and the sums of the amounts.
+
+        One small all-reduce carries them all; what it confirmed is stepped by all members.
         """
-        ballot = torch.tensor([float(waiting), loss], dtype=torch.float64)
+        ballot = torch.tensor([float(waiting), *amounts], dtype=torch.float64)
         self.all_reduce(ballot)
-        return bool(ballot[0] > 0), float(ballot[1])
+        return bool(ballot[0] > 0), ballot[1:].tolist()
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
         """SUM over the members, in place."""
-        with _breaking(self):
+        with self.guard():
             dist.all_reduce(tensor)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Stack every member's tensor: (world, *shape)."""
         gathered = [torch.empty_like(tensor) for _ in range(self.world)]
-        with _breaking(self):
+        with self.guard():
             dist.all_gather(gathered, tensor)
         return torch.stack(gathered)
 
-    def send(self, tensors: Sequence[torch.Tensor], to: int) -> list[dist.Work]:
-        """Start sending contiguous tensors to one member, numbered by tags from 0; `wait` finishes it."""
-        with _breaking(self):
-            return [_started(dist.isend(tensor, to, tag=tag)) for tag, tensor in enumerate(tensors)]
+    def send(self, tensors: Sequence[torch.Tensor], to: int, *, first_tag: int = 0) -> list[dist.Work]:
+        """Start sending contiguous tensors to one member, numbered by tags from `first_tag`; `wait` finishes it."""
+        with self.guard():
+            return [_started(dist.isend(tensor, to, tag=tag)) for tag, tensor in enumerate(tensors, first_tag)]
 
     def receive(self, tensors: Sequence[torch.Tensor], source: int, *, first_tag: int = 0) -> list[dist.Work]:
         """Start receiving into contiguous tensors what one member sent, from its message number `first_tag` on."""
-        with _breaking(self):
-            return [_started(dist.irecv(tensor, source, tag=first_tag + i)) for i, tensor in enumerate(tensors)]
+        with self.guard():
+            return [_started(dist.irecv(tensor, source, tag=tag)) for tag, tensor in enumerate(tensors, first_tag)]
 
     def wait(self, works: Sequence[dist.Work]) -> None:
         """Finish what `send` and `receive` started."""
-        with _breaking(self):
+        with self.guard():
             for work in works:
-                work.wait()
+                work.wait(WORK_TIMEOUT)  # its own would be that of the rendezvous
 
-    def guard(self) -> _breaking:
-        """A context in which an error of the backend (DDP's backward, say) is MeshBroken."""
-        return _breaking(self)
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """A context in which the error that a lost peer causes (in DDP's backward, say) is MeshBroken.
+
+        torch raises the same RuntimeError for it as for a mistake in a recipe. So the connections tell: the error comes
+        from there only if one of them is down; else it is passed on as it is.
+        """
+        self._check()
+        try:
+            yield
+        except RuntimeError as error:
+            if not self._over.is_set() and self._is_whole():
+                raise
+            raise MeshBroken(f"generation {self.generation}: {error}") from error
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _meet(self) -> None:
+        try:
+            self._met.put(self._meeting())
+        except Exception as error:
+            self._met.put(error)
+        _retired.clear()
+
+    def _meeting(self) -> _Met:
+        """Runs in a thread of its own. Whoever severs looks for connections to the addresses known by then."""
+        at = self._rendezvous
+        own, self._store = _route(at.host, at.port)
+        store = PrefixStore(str(at.generation), _connected(at.host, at.port))
+        device, listening = _listen(own)
+        self._members = frozenset([listening])
+        self._check()
+        store.set(f"member/{at.rank}", json.dumps(listening))
+        places = store.multi_get([f"member/{rank}" for rank in range(at.world)])
+        self._members = frozenset((host, port) for host, port in map(json.loads, places))
+        self._check()
+        gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)
+        self._check()
+        return _Met(store, gloo)
+
+    def _check(self) -> None:
+        if self._over.is_set():
+            raise MeshBroken(f"generation {self.generation} was severed or left")
+
+    def _is_whole(self) -> bool:
+        """Whether the connections to all other members are up."""
+        ours = [connection.is_up for connection in _connections() if self._is_ours(connection)]
+        return sum(ours) == self.world - 1
+
+    def _is_ours(self, connection: _Connection) -> bool:
+        return connection.local in self._members or connection.peer in self._members
 
 
-class _breaking:  # noqa: N801 (reads as a statement: `with _breaking(mesh):`)
-    """Turns the errors of torch.distributed into MeshBroken."""
+# -- gloo --------------------------------------------------------------------------------------------------------------
 
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
 
-    def __enter__(self) -> None:
-        if self._mesh._severed.is_set():
-            raise MeshBroken(f"generation {self._mesh.generation} was severed")
+class _Met(NamedTuple):
+    store: Store
+    gloo: ProcessGroupGloo
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError):  # DistBackendError and DistNetworkError among them
-            raise MeshBroken(f"generation {self._mesh.generation}: {error}") from error
+
+def _gloo(store: Store, rank: int, world: int, device: ProcessGroupGloo.Device) -> ProcessGroupGloo:
+    """Connected to all others."""
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._devices = [device]
+    options._timeout = JOIN_TIMEOUT
+    gloo = ProcessGroupGloo(store, rank, world, options)
+    gloo._set_default_timeout(WORK_TIMEOUT)
+    return gloo
+
+
+def _make_default(met: _Met, rank: int, world: int) -> None:
+    hook = sys.excepthook
+    dist.init_process_group(BACKEND, store=met.store, rank=rank, world_size=world, pg_options=met.gloo)
+    sys.excepthook = hook  # torch would put one more around it in every generation
+
+
+dist.Backend.register_backend(BACKEND, lambda _, gloo: gloo, extended_api=True, devices=["cpu"])
+
+_retired: list[ProcessGroupGloo] = []
+"""The group that was left last. To destroy one is to wait for its threads, which may want Python's lock for a tensor.
+DDP holds that lock, so a DDP that outlives the mesh (in the frames of an exception, say) must not be the last owner.
+Dropped from here the lock is free. It takes 10 ms: that is done beside the next meeting."""
 
 
 def _started(work: dist.Work | None) -> dist.Work:
@@ -145,37 +242,74 @@ def _started(work: dist.Work | None) -> dist.Work:
     return work
 
 
-def _set_timeout(timeout: timedelta) -> None:
-    """A longer timeout for work than for the rendezvous; torch has no public name for it yet."""
-    group = dist.group.WORLD
-    assert group is not None
-    group._get_backend(torch.device("cpu"))._set_default_timeout(timeout)
+# -- addresses and sockets ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _connected(host: str, port: int) -> TCPStore:
+    """The store that the controller holds. Kept: torch asks the DNS for a name at either end of each new connection."""
+    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=JOIN_TIMEOUT)
+
+
+def _route(host: str, port: int) -> tuple[str, Address]:
+    """The address of this machine that faces a host, and that of the host."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # nothing is sent: this only looks up the route
+        return _address(probe.getsockname())[0], _address(probe.getpeername())
+
+
+def _listen(host: str) -> tuple[ProcessGroupGloo.Device, Address]:
+    """A gloo device bound to an address of this machine, and where it listens: gloo keeps that to itself."""
+    for _ in range(10):
+        before = set(_listening())
+        device = ProcessGroupGloo.create_device(hostname=host)
+        new = set(_listening()) - before
+        if len(new) == 1:  # else another thread began to listen at the same moment
+            return device, new.pop()
+    raise RuntimeError(f"cannot tell where gloo listens at {host}")
+
+
+class _Connection(NamedTuple):
+    socket: socket.socket
+    local: Address
+    peer: Address
+
+    @property
+    def is_up(self) -> bool:
+        """Established, as far as this end knows: not so once the peer, or this process, has closed it."""
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+
+
+_ESTABLISHED = 1
+"""TCP_ESTABLISHED of linux/tcp.h; the state is the first byte of TCP_INFO."""
+
+
+def _connections() -> Iterator[_Connection]:
+    """The TCP connections of this process, one after the other: each is closed when the next is asked for."""
+    for candidate in _sockets():
+        with suppress(OSError):  # not connected
+            peer = _address(candidate.getpeername())
+            yield _Connection(candidate, _address(candidate.getsockname()), peer)
+
+
+def _listening() -> Iterator[Address]:
+    for candidate in _sockets():
+        if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            yield _address(candidate.getsockname())
 
 
 def _sockets() -> Iterator[socket.socket]:
-    """A duplicate of every TCP socket of this process."""
+    """A duplicate of every TCP socket of this process, one after the other."""
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                duplicate = socket.socket(fileno=os.dup(int(name)))
+        with suppress(OSError):  # closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as duplicate:
                 if duplicate.family in (socket.AF_INET, socket.AF_INET6) and duplicate.type == socket.SOCK_STREAM:
                     yield duplicate
-                else:
-                    duplicate.close()
 
 
-def _listening_ports() -> Iterator[int]:
-    for candidate in _sockets():
-        with candidate:
-            if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                yield candidate.getsockname()[1]
-
-
-def _connections() -> Iterator[socket.socket]:
-    for candidate in _sockets():
-        try:
-            candidate.getpeername()
-        except OSError:
-            candidate.close()
-        else:
-            yield candidate
+def _address(name: tuple[str, int]) -> Address:
+    """An IPv4 address looks the same whichever kind of socket it is used with."""
+    return name[0].removeprefix("::ffff:"), name[1]
