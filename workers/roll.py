@@ -75,7 +75,7 @@ class Roll:
         """End a worker; it counts as gone at once, and not as lost."""
         self.workers.pop(worker, None)
         watch = self._watches.pop(worker, None)
-        if watch is not None:
+        if watch is not None and watch is not asyncio.current_task():
             watch.cancel()
         await self._crew.kill(worker)
 
