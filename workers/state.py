@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +36,17 @@ class State:
 def exchange(mesh: Mesh, plan: Transfers, state: State | None) -> State | None:
     """Hand the state of the sources to the receivers; returns what a receiver got, None elsewhere.
 
-    Sources send from where the tensors lie, all in flight together, and take turns when there are several. Raises
-    MeshBroken.
+    Sources send from where the tensors lie, all in flight together, and take turns when there are several. What arrives
+    is contiguous and on the CPU; tensors that were tied at the source are no longer, and small ones are views of shared
+    memory. Raises MeshBroken, and ValueError at a source without a state.
     """
     if not plan.receivers:
         return None
     if mesh.rank in plan.receivers:
         return _receive(mesh, plan)
-    if state is not None:
+    if mesh.rank in plan.sources:
+        if state is None:
+            raise ValueError(f"rank {mesh.rank} is to hand on a state, and has none")
         _send(mesh, plan, state)
     return None
 
@@ -51,11 +54,8 @@ def exchange(mesh: Mesh, plan: Transfers, state: State | None) -> State | None:
 def _send(mesh: Mesh, plan: Transfers, state: State) -> None:
     header, pieces = _pieces(state)
     mine = [piece for number, piece in enumerate(pieces) if plan.source_of(number) == mesh.rank]
-    works = []
-    for receiver in plan.receivers:
-        first = [torch.tensor([len(header)]), header] if mesh.rank == plan.sources[0] else []
-        works += mesh.send([*first, *mine], receiver)
-    mesh.wait(works)
+    first = [torch.tensor([len(header)]), header] if mesh.rank == plan.sources[0] else []
+    mesh.wait([work for receiver in plan.receivers for work in mesh.send([*first, *mine], receiver)])
 
 
 def _receive(mesh: Mesh, plan: Transfers) -> State:
@@ -75,41 +75,37 @@ def _receive(mesh: Mesh, plan: Transfers) -> State:
 
 
 def _pieces(state: State) -> tuple[Tensor, list[Tensor]]:
-    """The header as bytes, and the tensors that travel: small ones of a dtype packed into one, in the header's order."""
-    names = [(group, name, tensor) for group, tensors in state.groups.items() for name, tensor in tensors.items()]
-    described = [[group, name, list(t.shape), str(t.dtype).removeprefix("torch.")] for group, name, t in names]
+    """The header as bytes, and the tensors that travel: small ones of a dtype packed into one, then the large ones."""
+    named = [(group, name, tensor) for group, tensors in state.groups.items() for name, tensor in tensors.items()]
+    described = [[group, name, list(t.shape), str(t.dtype).removeprefix("torch.")] for group, name, t in named]
     header = json.dumps({"meta": state.meta, "groups": list(state.groups), "tensors": described}).encode()
-    tensors = [tensor.detach() for _, _, tensor in names]
-    return torch.frombuffer(bytearray(header), dtype=torch.uint8), [
-        *(torch.cat([tensor.reshape(-1).cpu() for tensor in batch]) for batch in _packs(tensors)),
-        *(tensor.contiguous() for tensor in tensors if not _is_small(tensor)),
-    ]
+    tensors = [tensor.detach().cpu().contiguous() for _, _, tensor in named]
+    small, large = _sorted([(tensor.numel(), tensor.dtype) for tensor in tensors])
+    packs = [torch.cat([tensors[i].reshape(-1) for i in numbers]) for numbers in small]
+    return torch.frombuffer(bytearray(header), dtype=torch.uint8), [*packs, *(tensors[i] for i in large)]
 
 
 def _allocate(header: dict[str, Any]) -> tuple[State, list[Tensor]]:
-    """Tensors to receive into: those of the state, and the pieces in which they travel (packs share their memory)."""
+    """Tensors to receive into: those of the state, and the pieces in which they travel, which are the same memory."""
+    names = [(group, name) for group, name, _, _ in header["tensors"]]
+    shapes = [(torch.Size(shape), getattr(torch, dtype)) for _, _, shape, dtype in header["tensors"]]
+    small, large = _sorted([(shape.numel(), dtype) for shape, dtype in shapes])
+    tensors = {i: torch.empty(shapes[i][0], dtype=shapes[i][1]) for i in large}
+    pieces = list(tensors.values())
+    for numbers in reversed(small):
+        sizes = [shapes[i][0].numel() for i in numbers]
+        pieces.insert(0, torch.empty(sum(sizes), dtype=shapes[numbers[0]][1]))
+        tensors |= {i: part.view(shapes[i][0]) for i, part in zip(numbers, torch.split(pieces[0], sizes), strict=True)}
     groups: Groups = {group: {} for group in header["groups"]}
-    described = [(group, name, shape, getattr(torch, dtype)) for group, name, shape, dtype in header["tensors"]]
-    tensors = [torch.empty(shape, dtype=dtype) for _, _, shape, dtype in described]
-    packs = []
-    for batch in _packs(tensors):
-        pack = torch.empty(sum(t.numel() for t in batch), dtype=batch[0].dtype)
-        packs.append(pack)
-        for tensor, part in zip(batch, torch.split(pack, [t.numel() for t in batch]), strict=True):
-            tensor.set_(part.view(tensor.shape))
-    for (group, name, _, _), tensor in zip(described, tensors, strict=True):
-        groups[group][name] = tensor
-    return State(groups, header["meta"]), [*packs, *(tensor for tensor in tensors if not _is_small(tensor))]
+    for i, (group, name) in enumerate(names):
+        groups[group][name] = tensors[i]
+    return State(groups, header["meta"]), pieces
 
 
-def _is_small(tensor: Tensor) -> bool:
-    return tensor.numel() <= _SMALL
-
-
-def _packs(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The small tensors by dtype, in order."""
-    packs: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        if _is_small(tensor):
-            packs.setdefault(tensor.dtype, []).append(tensor)
-    return list(packs.values())
+def _sorted(kinds: Sequence[tuple[int, torch.dtype]]) -> tuple[list[list[int]], list[int]]:
+    """Which tensors, given as (elements, dtype), travel packed with which others, and which ones alone; by position."""
+    packs: dict[torch.dtype, list[int]] = {}
+    for i, (elements, dtype) in enumerate(kinds):
+        if elements <= _SMALL:
+            packs.setdefault(dtype, []).append(i)
+    return list(packs.values()), [i for i, (elements, _) in enumerate(kinds) if elements > _SMALL]
