@@ -92,7 +92,7 @@ class Peers:
     """As many processes as the tests need, and the store at which they meet."""
 
     def __init__(self) -> None:
-        self.store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+        self.store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         self._generation = 0
         self._living: list[Peer] = []
 

@@ -515,7 +515,7 @@ def test_gloo_listens_where_the_store_is_reached(host: str) -> None:
         socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError:
         pytest.skip(f"this machine has no {host}")
-    store = torch.distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+    store = torch.distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     before = set(module._listening())
     with joined(Rendezvous(generation=1, host=host, port=store.port, rank=0, world=1)):
         assert {address for address, _ in set(module._listening()) - before} == {host}
