@@ -68,13 +68,15 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
     if is_broken(plan, workers):
         out = _all_out(workers) and all(workers[name].broken >= plan.generation for name in core)
         return replace(moves, members=_first([*core, *spare], wish.workers) if out else None)
-    joiners = [] if warming and patient else spare
-    target = _first([*core, *joiners], wish.workers)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()
     entered = all(workers[name].generation == plan.generation for name in core)
-    superseded = plan.not_before > 0 and plan.not_before != wish.not_before
-    changed = target != plan.members or wish.kappa != plan.kappa
+    superseded = not entered and plan.not_before > 0 and plan.not_before != wish.not_before
+    changed = superseded or wish.kappa != plan.kappa
+    # Whoever is told of a plan without itself leaves: if one is due in any case, the warm come along.
+    joiners = spare if changed or not (warming and patient) else []
+    target = _first([*core, *joiners], wish.workers)
+    changed = changed or target != plan.members
     return replace(moves, members=target if changed and (entered or superseded) else None)
 
 
