@@ -21,7 +21,7 @@ Event = dict[str, Any]
 class Spool:
     """The events of one incarnation after the last acknowledged one, in memory and in storage.
 
-    One thread may append while another trims and reads.
+    One thread may append while others trim and read.
     """
 
     def __init__(self, storage: Storage, incarnation: int) -> None:
@@ -32,7 +32,7 @@ class Spool:
         self._segments: dict[int, str] = {}  # last sequence number -> key
         self._unwritten: list[Event] = []
         self._events: list[Event] = []
-        self.notes: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}  # those that another life would find
         self.last = 0
         for key in storage.list(self._folder):
             segment = json.loads(storage.read(key))
@@ -52,7 +52,9 @@ class Spool:
         try:
             self._storage.write(key, json.dumps({"events": unwritten, "notes": notes}).encode())
             self._unwritten = []
-            self._segments[events[-1]["sequence"]] = key
+            self.notes = notes
+            with self._lock:
+                self._segments[events[-1]["sequence"]] = key
         except StorageError:
             self._unwritten = unwritten
             raise
@@ -70,9 +72,11 @@ class Spool:
         """Forget what the service has committed; the newest segment stays, for its notes. Raises StorageError."""
         with self._lock:
             self._events = [event for event in self._events if event["sequence"] > acked]
-            gone = [last for last in self._segments if last <= acked and last != self.last]
-        for last in gone:
-            self._storage.delete(self._segments.pop(last))
+            gone = {last: key for last, key in self._segments.items() if last <= acked and last != max(self._segments)}
+        for last, key in gone.items():
+            self._storage.delete(key)
+            with self._lock:
+                self._segments.pop(last, None)
 
     def _keep(self, key: str, events: list[Event]) -> None:
         self._events += events

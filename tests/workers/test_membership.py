@@ -1,7 +1,8 @@
-"""Who belongs to the next generation: what holds in every situation, and what a job goes through on the way to a size."""
+"""Who belongs to the next generation: what holds in every situation, and the whole way of a job to a size."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +81,8 @@ def situations(draw: st.DrawFn) -> tuple[Wish, Plan | None, dict[str, Status], b
     return wanted, last, workers, draw(st.booleans())
 
 
-every_situation = given(situations())
+def every_situation(test: Callable[[Any], None]) -> Callable[[], None]:
+    return settings(deadline=None)(given(situations())(test))
 
 
 @every_situation
