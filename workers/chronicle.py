@@ -34,9 +34,10 @@ class Chronicle:
         self.started: bool = notes.get("started", False)  # a generation of this incarnation has trained
         self.generation: int = notes.get("generation", 0)  # the last one that trains or trained
         self.committed: int = notes.get("committed", launch.before.samples if launch.before else 0)
-        self.seen: int = notes.get("seen", self.committed)  # samples of the last point of the curves
         self.exported: bool = notes.get("exported", False)
-        self._heard: dict[str, int] = notes.get("heard", {})
+        self._heard: dict[str, int] = dict(notes.get("heard", {}))
+        self._seen: int = notes.get("seen", self.committed)
+        self._seen_before = self._seen
         self._reached = self.committed
         self._progressed_at = now()
 
@@ -46,8 +47,15 @@ class Chronicle:
         return self._sequence > self._spool.last or self._reached > self.committed
 
     def heard(self, worker: str) -> int:
-        """The number of the last record that is known of this worker."""
-        return self._heard.get(worker, 0)
+        """The number of the last record of this worker that is in the spool: it may forget the ones up to there."""
+        heard: dict[str, int] = self._spool.notes.get("heard", {})
+        return heard.get(worker, 0)
+
+    @property
+    def seen(self) -> int:
+        """Samples of the last point of the curves that is in the spool: the workers may forget those up to there."""
+        seen: int = self._spool.notes.get("seen", self._seen_before)
+        return min(seen, self._seen)
 
     def inherit(self, spool: Spool, acked: int) -> None:
         """Say again, as this incarnation, what the one before said and the service never acknowledged."""
@@ -69,16 +77,16 @@ class Chronicle:
     def hear(self, worker: str, status: Status) -> None:
         """What a worker has to report."""
         for number, record in status.records:
-            if number > self.heard(worker):
+            if number > self._heard.get(worker, 0):
                 self._heard[worker] = number
                 self._take(dict(record))
         if status.generation != self.generation or not self.started:
             return  # a generation that nobody has reported yet
         if status.samples > self._reached:
             self._reached, self._progressed_at = status.samples, self._now()
-        fresh = [point for point in status.points if point[0] > self.seen]
+        fresh = [point for point in status.points if point[0] > self._seen]
         if fresh:
-            self.seen = fresh[-1][0]
+            self._seen = fresh[-1][0]
             self.say("metrics", points=fresh)
 
     def collect(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -100,9 +108,9 @@ class Chronicle:
         lost = reached - change["samples"]
         self._reached = max(reached, change["samples"])
         self._commit()
-        if lost > 0 or (change["restored"] and not self.started and change["samples"] < self.committed):
+        if lost > 0:
             self._say("rollback", to_samples=change["samples"])
-            self.committed = self._reached = self.seen = change["samples"]
+            self.committed = self._reached = self._seen = change["samples"]
         self.generation = change["generation"]
         if self.started:
             self._resized(change, max(0, lost))
@@ -157,5 +165,5 @@ class Chronicle:
         }
 
     def _notes(self) -> dict[str, Any]:
-        names = ("started", "generation", "committed", "seen", "exported")
-        return {name: getattr(self, name) for name in names} | {"heard": dict(self._heard)}
+        names = ("started", "generation", "committed", "exported")
+        return {name: getattr(self, name) for name in names} | {"seen": self._seen, "heard": dict(self._heard)}

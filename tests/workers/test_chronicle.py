@@ -1,0 +1,412 @@
+"""The history of a job: ranges told once by who trained them, rollbacks where the line goes back, over every death."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api_schemas.events import parse_event
+from api_schemas.exchange import Launch, Predecessor
+from api_schemas.jobs import JobSpec
+from tests.workers.shelf import Shelf
+from workers.chronicle import Chronicle
+from workers.journal import Journal
+from workers.spool import Spool
+from workers.status import Phase, Status
+from workers.storage import StorageError
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SPEC = JobSpec.model_validate(
+    {
+        "name": "any",
+        "recipe": {"name": "any"},
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "schedule": {"budget": "5 epochs"},
+        "batch": {"base": 8, "per_worker": 8},
+    }
+)
+
+
+@dataclass
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+
+@dataclass
+class Life:
+    """One life of a controller after the other, on the same storage."""
+
+    shelf: Shelf = field(default_factory=Shelf)
+    clock: Clock = field(default_factory=Clock)
+    incarnation: int = 1
+    before: Predecessor | None = None
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.spool = Spool(self.shelf, self.incarnation)
+        launch = Launch(job="j", incarnation=self.incarnation, spec=SPEC, storage="memory://", before=self.before)
+        self.chronicle = Chronicle(launch, self.spool, self.clock)
+        if self.before and not self.spool.last:
+            self.chronicle.inherit(Spool(self.shelf, self.before.incarnation), self.before.acked)
+
+    def flush(self) -> None:
+        if self.chronicle.pending:
+            self.spool.append(*self.chronicle.collect())
+
+    def told(self, *kinds: str) -> list[dict[str, Any]]:
+        """What the service gets, every event as the contract has it."""
+        self.flush()
+        events = self.spool.after(0)
+        for event in events:
+            parse_event(event)
+        return [event for event in events if not kinds or event["type"] in kinds]
+
+    def ranges(self) -> list[tuple[int, int, int]]:
+        """Start, stop, generation."""
+        return [(each["start"], each["stop"], each["generation"]) for each in self.told("committed")]
+
+
+@dataclass
+class Worker:
+    """Trains, and writes as a lead does; the chronicle polls it as the roll would."""
+
+    name: str = "w0"
+    samples: int = 0
+    generation: int = 0
+    size: int = 1
+    batch: int = 8
+    journal: Journal = field(default_factory=Journal)
+
+    def enter(self, generation: int, *, size: int = 1, restored: bool = False) -> None:
+        old, self.size, self.generation = self.size, size, generation
+        self.journal.record(
+            "entered",
+            generation=generation,
+            cause="api",
+            reason="Asked for.",
+            decide_s=0.5,
+            pause_s=0.1,
+            samples=self.samples,
+            restored=restored,
+            workers=(old, size),
+            kappa=(float(old), float(size)),
+            batch=(self.batch * old, self.batch * size),
+            before={"lr": 0.1 * old},
+            after={"lr": 0.1 * size},
+            state_factors={},
+            warnings=[],
+            horizon={"epoch_size": 100, "total_samples": 500, "bn_momentum": None, "other": 1},
+        )
+
+    def train(self, samples: int, *, point: bool = False) -> None:
+        self.samples += samples
+        if point:
+            self.journal.point(self.samples, {"loss": 1.0})
+
+    def poll(self, chronicle: Chronicle) -> None:
+        chronicle.hear(
+            self.name,
+            Status(
+                phase=Phase.TRAINING,
+                generation=self.generation,
+                samples=self.samples,
+                records=tuple(self.journal.records(chronicle.heard(self.name))),
+                points=tuple(self.journal.points(chronicle.seen)),
+            ),
+        )
+
+
+@pytest.fixture
+def life() -> Life:
+    return Life()
+
+
+@pytest.fixture
+def lead(life: Life) -> Worker:
+    """It trains in the first generation, and the controller knows."""
+    worker = Worker()
+    worker.enter(1)
+    worker.poll(life.chronicle)
+    return worker
+
+
+def test_the_first_generation_starts_the_story(life: Life, lead: Worker) -> None:
+    (started,) = life.told()
+    assert started["type"] == "started"
+    assert (started["generation"], started["sequence"], started["incarnation"]) == (1, 1, 1)
+    assert (started["workers"], started["samples"], started["values"]) == (1, 0, {"lr": 0.1})
+    assert (started["epoch_size"], started["total_samples"], started["bn_momentum"]) == (100, 500, None)
+    assert lead.generation == life.chronicle.generation
+
+
+def test_progress_is_a_line_without_gaps(life: Life, lead: Worker) -> None:
+    for samples in (8, 16, 0, 8):
+        lead.train(samples)
+        lead.poll(life.chronicle)
+        life.flush()
+    assert life.ranges() == [(0, 8, 1), (8, 24, 1), (24, 32, 1)]
+    assert life.chronicle.committed == 32
+
+
+def test_what_was_trained_is_told_before_what_came_of_it(life: Life, lead: Worker) -> None:
+    lead.train(8)
+    lead.journal.record("evaluated", samples=8, target={"accuracy": 0.5}, ema=None)
+    lead.poll(life.chronicle)
+    lead.train(8)
+    lead.poll(life.chronicle)
+    life.chronicle.say("joining", workers=1)
+    assert [event["type"] for event in life.told()][-2:] == ["committed", "joining"]
+    assert [event["sequence"] for event in life.told()] == list(range(1, 1 + len(life.told())))
+
+
+def test_a_range_is_told_by_the_generation_that_trained_it(life: Life, lead: Worker) -> None:
+    lead.train(8)
+    lead.poll(life.chronicle)
+    lead.train(8)  # not seen before the next generation trains
+    lead.enter(2, size=2)
+    lead.train(16)
+    lead.poll(life.chronicle)
+    assert life.ranges() == [(0, 16, 1), (16, 32, 2)]
+    (resized,) = life.told("resized")
+    assert (resized["generation"], resized["samples"], resized["workers"]) == (2, 16, (1, 2))
+    assert (resized["decide_s"], resized["pause_s"]) == (0.5, 0.1)
+    assert (resized["steps_lost"], resized["samples_lost"]) == (0, 0)
+    assert life.told("rollback") == []
+
+
+def test_a_generation_that_nobody_has_reported_yet_is_not_told_of(life: Life, lead: Worker) -> None:
+    other = Worker("w1", samples=48, generation=2)
+    other.journal.point(48, {"loss": 1.0})
+    other.poll(life.chronicle)
+    assert life.ranges() == life.told("metrics") == []
+    lead.enter(2, size=2)
+    lead.poll(life.chronicle)
+    other.poll(life.chronicle)
+    assert life.ranges() == [(0, 48, 2)]
+    assert [event["points"][0][0] for event in life.told("metrics")] == [48]
+
+
+def test_points_are_told_once_whoever_has_them(life: Life, lead: Worker) -> None:
+    other = Worker("w1", generation=1)
+    for worker in (lead, other, lead, other):
+        worker.train(8, point=True)
+        worker.poll(life.chronicle)
+    points = [point[0] for event in life.told("metrics") for point in event["points"]]
+    assert points == [8, 16]
+
+
+def test_records_heard_twice_are_told_once(life: Life, lead: Worker) -> None:
+    lead.journal.record("evaluated", samples=0, target={"accuracy": 0.5}, ema=None)
+    for _ in range(3):
+        lead.poll(life.chronicle)
+    assert len(life.told("evaluated")) == len(life.told("started")) == 1
+    lead.journal.record("evaluated", samples=0, target={"accuracy": 0.6}, ema=None)
+    lead.poll(life.chronicle)
+    assert [event["target"]["accuracy"] for event in life.told("evaluated")] == [0.5, 0.6]
+
+
+def test_a_worker_keeps_what_is_not_durable_here(life: Life, lead: Worker) -> None:
+    life.flush()
+    lead.journal.record("exported", artifacts={})
+    lead.train(8, point=True)
+    lead.poll(life.chronicle)
+    assert (life.chronicle.heard("w0"), life.chronicle.seen) == (1, 0)
+    life.begin()  # the controller died before it wrote a word of it
+    lead.poll(life.chronicle)
+    assert len(life.told("exported")) == len(life.told("metrics")) == 1
+    assert (life.chronicle.heard("w0"), life.chronicle.seen) == (2, 8)
+    assert life.chronicle.exported
+
+
+def test_nothing_is_forgotten_while_the_storage_fails(life: Life, lead: Worker) -> None:
+    life.flush()
+    life.shelf.refused = {"write"}
+    lead.journal.record("evaluated", samples=0, target={}, ema=None)
+    for _ in range(2):
+        lead.poll(life.chronicle)
+        if life.chronicle.pending:
+            with pytest.raises(StorageError):
+                life.flush()
+    assert life.chronicle.heard("w0") == 1
+    assert len(life.told("evaluated")) == 1
+
+
+# -- going back --------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_told_where_the_line_goes_back(life: Life, lead: Worker) -> None:
+    lead.train(24, point=True)
+    lead.poll(life.chronicle)
+    life.clock.seconds = 7
+    new = Worker("w1", samples=8)
+    new.enter(2, restored=True)
+    new.poll(life.chronicle)
+    new.train(8, point=True)
+    new.poll(life.chronicle)
+    kinds = [event["type"] for event in life.told()]
+    assert kinds == ["started", "committed", "metrics", "rollback", "resized", "committed", "metrics"]
+    assert life.told("rollback")[0]["to_samples"] == 8
+    assert life.told("rollback")[0]["generation"] == 1
+    assert life.ranges() == [(0, 24, 1), (8, 16, 2)]
+    (resized,) = life.told("resized")
+    assert (resized["samples_lost"], resized["steps_lost"]) == (16, 2)
+    assert resized["pause_s"] == 7, "since the last progress: nobody was left to measure it"
+    assert [event["points"][0][0] for event in life.told("metrics")] == [24, 16]
+
+
+def test_steps_are_lost_whole(life: Life, lead: Worker) -> None:
+    lead.train(25)
+    lead.poll(life.chronicle)
+    new = Worker("w1", samples=8, size=2)
+    new.enter(2, size=1, restored=True)
+    new.poll(life.chronicle)
+    (resized,) = life.told("resized")
+    assert (resized["samples_lost"], resized["steps_lost"]) == (17, 2)
+
+
+def test_a_checkpoint_beyond_what_was_heard_is_no_rollback(life: Life, lead: Worker) -> None:
+    lead.train(8)
+    lead.poll(life.chronicle)
+    new = Worker("w1", samples=24)
+    new.enter(2, restored=True)
+    new.poll(life.chronicle)
+    assert life.ranges() == [(0, 24, 1)]
+    assert life.told("rollback") == []
+    assert life.told("resized")[0]["samples_lost"] == 0
+
+
+def test_what_the_lead_alone_had_committed_is_taken_back_too(life: Life, lead: Worker) -> None:
+    """It told of a step, and died before the vote reached the others."""
+    lead.train(16)
+    lead.poll(life.chronicle)
+    survivor = Worker("w1", samples=8)
+    survivor.enter(2)
+    survivor.poll(life.chronicle)
+    assert [event["to_samples"] for event in life.told("rollback")] == [8]
+    assert life.told("resized")[0]["pause_s"] == 0.1
+    survivor.train(8)
+    survivor.poll(life.chronicle)
+    assert life.ranges() == [(0, 16, 1), (8, 16, 2)]
+
+
+# -- another incarnation -----------------------------------------------------------------------------------------------
+
+
+def successor(life: Life, *, acked: int, samples: int) -> Life:
+    before = Predecessor(incarnation=life.incarnation, acked=acked, samples=samples)
+    return Life(life.shelf, life.clock, incarnation=life.incarnation + 1, before=before)
+
+
+def test_what_the_last_incarnation_said_unheard_is_said_again(life: Life, lead: Worker) -> None:
+    lead.train(16, point=True)
+    lead.poll(life.chronicle)
+    life.flush()
+    life.chronicle.say("finished", outcome="failed", code="workers_lost", message="All gone.")
+    life.flush()
+    following = successor(life, acked=1, samples=0)
+    told = following.told()
+    assert [event["type"] for event in told] == ["committed", "metrics"]
+    assert [(event["incarnation"], event["sequence"]) for event in told] == [(2, 1), (2, 2)]
+    assert following.chronicle.committed == 16
+    following.begin()
+    assert len(following.told()) == 2, "another life of the same incarnation does not say it again"
+
+
+def test_an_incarnation_goes_back_to_its_checkpoint_or_on_from_there(life: Life, lead: Worker) -> None:
+    lead.train(16)
+    lead.poll(life.chronicle)
+    life.flush()
+    for samples, ranges, back in ((8, [(0, 16)], [8]), (16, [(0, 16)], []), (24, [(0, 16), (16, 24)], [])):
+        following = successor(life, acked=0, samples=0)
+        new = Worker(samples=samples)
+        new.enter(1, restored=True)
+        new.poll(following.chronicle)
+        assert [each[:2] for each in following.ranges()] == ranges
+        assert [event["to_samples"] for event in following.told("rollback")] == back
+        assert following.told()[-1]["type"] == "started"
+        following.shelf.delete("spool/000002/000000000001.json")
+
+
+def test_an_inherited_rollback_counts(life: Life, lead: Worker) -> None:
+    lead.train(24)
+    lead.poll(life.chronicle)
+    new = Worker("w1", samples=8)
+    new.enter(2, restored=True)
+    new.poll(life.chronicle)
+    life.flush()
+    following = successor(life, acked=2, samples=24)
+    assert [event["type"] for event in following.told()] == ["rollback", "resized"]
+    assert following.chronicle.committed == 8
+
+
+# -- deaths at any moment ----------------------------------------------------------------------------------------------
+
+WORDS = st.lists(st.sampled_from(["train", "train", "point", "score", "resize", "lose", "poll", "flush", "die"]))
+
+
+@settings(deadline=None, max_examples=150)
+@given(WORDS)
+def test_a_controller_that_dies_at_any_moment_tells_the_same_story(words: list[str]) -> None:
+    """Gapless numbers; nothing that was given out changes; the surviving line is whole and told by who trained it."""
+    life, worker = Life(), Worker()
+    worker.enter(1)
+    given_out: dict[int, str] = {}
+    trained: list[tuple[int, int, int]] = []
+    scores, points, lives = [], [], 0
+    for word in [*words, "poll", "flush"]:
+        if word in ("train", "point"):
+            trained.append((worker.samples, worker.samples + 8, worker.generation))
+            worker.train(8, point=word == "point")
+            points += [worker.samples] if word == "point" else []
+        elif word == "score":
+            scores.append(len(scores))
+            worker.journal.record("evaluated", samples=worker.samples, target={"n": float(scores[-1])}, ema=None)
+        elif word == "resize":
+            worker.enter(worker.generation + 1, size=worker.size % 3 + 1)
+        elif word == "lose":
+            worker.poll(life.chronicle)  # all that was reported by then
+            lives += 1
+            restored = worker.samples // 32 * 32
+            worker = Worker(f"w{lives}", samples=restored, generation=worker.generation, size=worker.size)
+            worker.enter(worker.generation + 1, restored=True)
+            worker.poll(life.chronicle)  # at once: a record ends the look that waits for one
+            trained = [each for each in trained if each[1] <= restored]
+            points = [each for each in points if each <= restored]
+        elif word == "poll":
+            worker.poll(life.chronicle)
+        elif word == "flush":
+            life.flush()
+        elif word == "die" and not (lives and life.chronicle.pending):  # what both took with them nobody knows
+            life.begin()
+        for event in life.spool.after(0):
+            text = json.dumps(event)
+            assert given_out.setdefault(event["sequence"], text) == text
+    assert sorted(given_out) == list(range(1, len(given_out) + 1))
+    ranges, seen, scored = [], [], []
+    for event in life.told():
+        if event["type"] == "rollback":
+            ranges = [each for each in ranges if each[0] < event["to_samples"]]
+            ranges = [(start, min(stop, event["to_samples"]), generation) for start, stop, generation in ranges]
+            seen = [each for each in seen if each <= event["to_samples"]]
+        elif event["type"] == "committed":
+            ranges.append((event["start"], event["stop"], event["generation"]))
+        elif event["type"] == "metrics":
+            seen += [point[0] for point in event["points"]]
+        elif event["type"] == "evaluated":
+            scored.append(event["target"]["n"])
+    assert [stop for _, stop, _ in ranges] == [start for start, _, _ in ranges[1:]] + [worker.samples] * bool(ranges)
+    steps = [(at, at + 8, generation) for start, stop, generation in ranges for at in range(start, stop, 8)]
+    assert steps == trained
+    assert scored == scores
+    assert seen == points
