@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 Unit = Literal["epochs", "samples", "base_steps"]
 
-_FORM = re.compile(r"(?P<count>\d+(\.\d+)?([eE]\+?\d+)?)\s+(?P<unit>[a-z_]+)")
+LONGEST: dict[Unit, int] = {"epochs": 10**6, "samples": 10**15, "base_steps": 10**9}
+"""The largest count of each unit: in samples it stays below 2**63, whatever the batch, for data sets of up to 9e12."""
+
+_FORM = re.compile(r"(?P<count>\d+(\.\d+)?([eE][+-]?\d+)?)\s+(?P<unit>[a-z_]+)")
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,9 @@ class Length:
     unit: Unit
 
     def __str__(self) -> str:
-        return f"{self.count:g} {self.unit}" if self.count < 1e6 else f"{self.count:.0f} {self.unit}"
+        """What `parse_length` reads as the same length: every digit, without an exponent."""
+        digits = f"{Decimal(repr(self.count)):f}"
+        return f"{digits.removesuffix('.0')} {self.unit}"
 
     def samples(self, *, epoch_size: int, base_batch: int) -> int:
         """In samples, for a data set of `epoch_size` samples and a base batch of `base_batch` samples."""
@@ -36,7 +42,10 @@ def parse_length(text: Any) -> Length:
     match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or match["unit"] not in get_args(Unit):
         raise ValueError("must read '<number> epochs', '<number> samples' or '<number> base_steps'")
-    return Length(float(match["count"]), cast(Unit, match["unit"]))
+    unit = cast(Unit, match["unit"])
+    if float(match["count"]) > LONGEST[unit]:
+        raise ValueError(f"must be at most {LONGEST[unit]} {unit}")
+    return Length(float(match["count"]), unit)
 
 
 def _positive(text: Any) -> Length:

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from api_schemas.durations import Duration, PositiveDuration
 from api_schemas.optimizers import OptimizerSpec
 from api_schemas.scaling import RULES
 
-Label = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
+
+def _matches(pattern: str, otherwise: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(otherwise)
+        return text
+
+    return check
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _no_nul(part: Any) -> Any:
+    """No database and no path can hold a NUL; a line break may be meant."""
+    texts = [part] if isinstance(part, str) else []
+    for inner in [*part, *part.values()] if isinstance(part, dict) else part if isinstance(part, list) else []:
+        _no_nul(inner)
+    if any("\0" in text for text in texts):
+        raise ValueError("must not hold the character NUL")
+    return part
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9 ._/-]*"
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?"
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=100, json_schema_extra={"pattern": f"^{_NAME}$"}),
+    AfterValidator(_matches(_NAME, "must begin with a letter or a digit, and go on with these, spaces and . _ / -")),
+]
+Label = Annotated[
+    str,
+    Field(max_length=63, json_schema_extra={"pattern": f"^{_LABEL}$"}),
+    AfterValidator(_matches(_LABEL, "must begin and end with a letter or a digit; between them also . _ / -")),
+]
 
 
 class _Part(BaseModel):
@@ -20,12 +60,14 @@ class _Part(BaseModel):
 class RecipeSpec(_Part):
     """Which training task, and its own settings."""
 
-    name: str = Field(
+    name: Annotated[str, AfterValidator(_printable)] = Field(
         min_length=1,
         max_length=200,
         description="A name of the catalogue, or `package.module:Class` importable on the nodes.",
     )
-    config: dict[str, Any] = Field({}, description="The recipe's own settings; its schema is in GET /v1/recipes.")
+    config: Annotated[dict[str, Any], AfterValidator(_no_nul)] = Field(
+        {}, description="The recipe's own settings; its schema is in GET /v1/recipes."
+    )
 
 
 class ScheduleSpec(_Part):
@@ -69,7 +111,12 @@ class ScalingSpec(_Part):
 
     rule: Literal["matched", "published"] = "matched"
     second_moment: Literal["assume_noise", "measured", "per_worker"] | None = Field(
-        None, description="How Adam-like rules treat gradient noise; null: chosen at submit."
+        None,
+        description="How Adam-like rules treat gradient noise. assume_noise: the gradient is noise alone. measured: the "
+        "noise's share is measured, and held from one resize to the next. per_worker: Adam and AdamW see the second "
+        "moment of the base batch; where a step has a single micro-batch, also because PATCH lowered the fewest "
+        "workers, the share in force takes its place. null: chosen at submit, per_worker where even the smallest size "
+        "has two micro-batches a step. An optimizer that has no per_worker gets measured.",
     )
     sample_every: int = Field(1, ge=1, le=1000, description="Measure the gradient's spread every so many steps.")
 
@@ -92,7 +139,7 @@ class ElasticitySpec(_Part):
         for name in ("workers", "kappa"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name}: the minimum ({low:g}) must not exceed the maximum ({high:g})")
+                raise ValueError(f"the minimum of {name} ({low:g}) must not exceed the maximum ({high:g})")
         return self
 
 
@@ -125,7 +172,7 @@ class EvaluationSpec(_Part):
 class JobSpec(_Part):
     """A training job. Values are those tuned at the base batch; the service derives the rest."""
 
-    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/-]*$")
+    name: Name
     recipe: RecipeSpec
     optimizer: OptimizerSpec
     schedule: ScheduleSpec
@@ -144,9 +191,10 @@ class JobSpec(_Part):
 
     @model_validator(mode="after")
     def _choose_second_moment(self) -> JobSpec:
-        if self.scaling.second_moment is not None:
+        has_it, asked = RULES[self.optimizer.name].per_worker, self.scaling.second_moment
+        if asked is not None and (has_it or asked != "per_worker"):
             return self
-        choice = "per_worker" if RULES[self.optimizer.name].per_worker and _smallest_shards(self) >= 2 else "measured"
+        choice = "per_worker" if has_it and _smallest_shards(self) >= 2 else "measured"
         return self.model_copy(update={"scaling": self.scaling.model_copy(update={"second_moment": choice})})
 
 
@@ -176,7 +224,7 @@ class ResizeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     workers: int = Field(ge=1, le=10_000)
-    at_samples: int | None = Field(None, ge=0, description="Not before so many samples; null: at once.")
+    at_samples: int | None = Field(None, ge=0, lt=2**63, description="Not before so many samples; null: at once.")
 
 
 class ElasticityPatch(BaseModel):
