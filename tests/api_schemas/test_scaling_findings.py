@@ -138,6 +138,8 @@ def test_past_noise_scale(optimizer: str) -> None:
     assert "past_noise_scale" in codes(optimizer, {}, 3.1, f=0.75)
     assert "past_noise_scale" not in codes(optimizer, {}, 2.9, f=0.75)
     assert not {"past_noise_scale"} & (codes(optimizer, {}, 8, f=1) | codes(optimizer, {}, 8, f=0))
+    if RULES[optimizer].published:
+        assert codes(optimizer, {}, 8, f=0.5, rule="published") == set()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lars", "adagrad", "lion"])
@@ -180,13 +182,26 @@ def test_averages_that_forget_within_one_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lambda_max", "code"), [(19.0, "step_coarse"), (9.0, None), (38.0, "step_unstable"), (math.nan, "step_unstable")]
+    ("lambda_max", "code"),
+    [
+        (9.0, None),
+        (9.49, None),
+        (9.51, "step_coarse"),
+        (37.99, "step_coarse"),
+        (38.01, "step_unstable"),
+        (math.nan, "step_unstable"),
+    ],
 )
 def test_stability_at_the_base_batch(lambda_max: float, code: str | None) -> None:
     found = stability(0.1, 0.9, 0.0, False, 1, lambda_max)
     assert found.bound == pytest.approx(38)
     assert found.code == code
     assert (found.finding and found.finding.code) == code
+
+
+def test_a_step_at_the_bound_is_unstable_and_one_at_a_quarter_of_it_not_coarse() -> None:
+    assert stability(0.5, 0.0, 0.0, False, 2, 2.0).code == "step_unstable"
+    assert stability(0.5, 0.0, 0.0, False, 1, 1.0).code is None
 
 
 def test_what_the_stability_of_a_step_depends_on() -> None:
