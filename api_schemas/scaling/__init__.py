@@ -26,6 +26,7 @@ from api_schemas.scaling.ema import (
     ema_half_life,
     ema_interpolation,
     ema_momentum,
+    ema_warmup,
     momentum_from_half_life,
 )
 from api_schemas.scaling.findings import CODES, Finding, Level
@@ -69,6 +70,7 @@ __all__ = [
     "ema_half_life",
     "ema_interpolation",
     "ema_momentum",
+    "ema_warmup",
     "lr_multiplier",
     "momentum_from_half_life",
     "noise_gain",

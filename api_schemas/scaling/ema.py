@@ -53,6 +53,17 @@ def ema_cosine(rho0: float, samples: float, total_samples: float) -> float:
     return rho0 + (1 - rho0) * math.sin(math.pi / 2 * progress(samples, total_samples)) ** 2
 
 
+def ema_warmup(rho: float, samples: float, base_batch: float) -> float:
+    """The base momentum of an EMA that starts short: min(rho, (1 + t) / (10 + t)) after t = samples / base_batch steps.
+
+    t counts base steps, fractions too, so a change of batch size does not move it; `ema_momentum` adds kappa on top.
+    Raises `decay_out_of_range`, and `kappa_invalid` for a base batch that is not above 0. Source: `num_updates` of
+    TensorFlow's ExponentialMovingAverage; to count it in base steps is derived for this project.
+    """
+    t = samples / check_positive("The base batch size", base_batch)
+    return min(check_decay("rho", rho), (1 + t) / (10 + t))
+
+
 def ema_half_life(rho: float, batch: float) -> float:
     """Samples after which a weight counts half in an EMA of momentum `rho` per step of `batch` samples.
 

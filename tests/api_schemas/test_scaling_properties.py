@@ -197,6 +197,13 @@ def test_without_momentum_there_is_no_buffer_to_multiply() -> None:
         assert switch(optimizer, {}, 1, 8, f=0.5)["momentum_buffer"] == 1
 
 
+def test_a_buffer_that_is_an_average_is_kept_and_stays_one() -> None:
+    base = {"lr": 1, "momentum": 0.9, "dampening": 0.9}
+    values = derive("sgd", base, 2).values
+    assert (values["lr"], values["momentum"], values["dampening"]) == pytest.approx((2, 0.81, 0.81))
+    assert switch("sgd", base, 1, 8) == {"momentum_buffer": 1}
+
+
 def test_products_of_decays_and_averages_of_gradients_are_kept() -> None:
     assert switch("nadam", {}, 1, 8)["mu_product"] == 1
     assert {switch(optimizer, {}, 1, 8)["exp_avg"] for optimizer in ("adam", "lamb", "lion")} == {1}
@@ -361,6 +368,23 @@ def test_the_cosine_of_rho_at_its_quarters() -> None:
     at = [scaling.ema_cosine(0.9, samples, 4) for samples in range(6)]
     middle = math.sqrt(0.5) / 2
     assert at == pytest.approx([0.9, 1 - 0.1 * (0.5 + middle), 0.95, 1 - 0.1 * (0.5 - middle), 1, 1], rel=1e-14)
+
+
+def test_the_warm_up_of_an_ema_counts_base_steps() -> None:
+    at = [scaling.ema_warmup(0.9, samples, 64) for samples in (0, 32, 640, 5120, 6400)]
+    assert at == pytest.approx([1 / 10, 1.5 / 10.5, 11 / 20, 0.9, 0.9], rel=1e-15)
+    assert [scaling.ema_warmup(rho, 0, 64) for rho in (0, 1)] == [0, 0.1]
+
+
+@pytest.mark.parametrize("kappa", [2, 4, 8])
+def test_a_resize_does_not_move_the_warm_up_of_an_ema(kappa: int) -> None:
+    """What is left of the first weights after 64 base steps, up to where within a step rho is read."""
+    left = math.prod(
+        scaling.ema_momentum(scaling.ema_warmup(0.999, (step + 0.5) * kappa * 32, 32), kappa)
+        for step in range(8 // kappa, 64 // kappa)
+    )
+    base = math.prod(scaling.ema_warmup(0.999, (step + 0.5) * 32, 32) for step in range(8, 64))
+    assert left == pytest.approx(base, rel=0.15)
 
 
 def test_the_fixed_points_of_averages() -> None:
