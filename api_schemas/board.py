@@ -1,9 +1,8 @@
-"""Jobs while they train: one live table on a terminal, plain lines anywhere else."""
+"""Jobs while they train: on a terminal a live table below what happened, anywhere else lines alone."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -16,8 +15,6 @@ from api_schemas.observer import Observer
 from api_schemas.views import JobView
 from api_schemas.wording import describe, share, state
 
-RECENT = 8
-"""Sentences that stay in sight below the table."""
 TENTHS = 10
 """Plain output has a line of progress for each of so many parts of the training."""
 
@@ -29,7 +26,6 @@ class Board:
         self._client = client
         self._console = console
         self._observers: list[Observer] = []
-        self._recent: deque[str] = deque(maxlen=RECENT)
         self._live = Live(console=console, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Board:
@@ -50,11 +46,11 @@ class Board:
     def refresh(self) -> list[JobView]:
         """Look at every job and show what is new; the jobs as they are now."""
         for observer in self._observers:
-            for line in _news(observer):
-                self._say(line)
+            for line in _news(observer, progress=self._live is None):
+                self._console.print(line)
         if self._live is not None:
             shown = [(observer.view, observer.loss) for observer in self._observers]
-            self._live.update(display.live(shown, self._recent), refresh=True)
+            self._live.update(display.live(shown), refresh=True)
         return [observer.view for observer in self._observers]
 
     def watch(self, *, every_s: float = 0.5, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -62,17 +58,12 @@ class Board:
         while not all(view.status.is_terminal for view in self.refresh()):
             sleep(every_s)
 
-    def _say(self, line: str) -> None:
-        self._recent.append(line)
-        if self._live is None:
-            self._console.print(line)
 
-
-def _news(observer: Observer) -> Iterator[str]:
-    """Lines about what happened since the last look, and the state after each part of the training."""
+def _news(observer: Observer, *, progress: bool) -> Iterator[str]:
+    """Lines about what happened since the last look; with `progress`, the state after each part of the training."""
     name, before = observer.view.name, share(observer.view.progress)
     for event in observer.look():
         if sentence := describe(event):
             yield f"{event.at:%H:%M:%S}  {name}  {sentence}"
-    if int(share(observer.view.progress) * TENTHS) > int(before * TENTHS):
+    if progress and int(share(observer.view.progress) * TENTHS) > int(before * TENTHS):
         yield f"{observer.view.updated_at:%H:%M:%S}  {name}  {state(observer.view, observer.loss)}"

@@ -1,14 +1,15 @@
-"""The `emascale` command, over `Client`. Exit codes: 0 done, 1 failed, 2 wrong input."""
+"""The `emascale` command, over `Client`. Exit codes: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from typer.core import TyperGroup
 
 from api_schemas import display
@@ -16,13 +17,17 @@ from api_schemas.board import Board
 from api_schemas.client import Client
 from api_schemas.errors import EmascaleError, InvalidRequest
 from api_schemas.specfile import override, read_spec
-from api_schemas.views import JobView, Phase
+from api_schemas.views import JobView, Page, Phase, Resize
+from api_schemas.wording import workers as counted
 
 ABOUT = "Elastic training jobs whose dynamics survive every change of batch size."
 
 
+INTERRUPTED = 130
+
+
 class _Commands(TyperGroup):
-    """Turns an expected failure into lines on stderr and an exit code."""
+    """Turns an expected failure into lines on stderr and an exit code; Ctrl-C is no failure to talk about."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,6 +36,8 @@ class _Commands(TyperGroup):
             for line in complaints(error):
                 typer.echo(line, err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from error
+        except KeyboardInterrupt as stopped:
+            raise typer.Exit(INTERRUPTED) from stopped
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help=ABOUT)
@@ -75,7 +82,8 @@ def submit(
         return
     view = client.submit(spec)
     if not (watch and as_json):
-        _show(view, f"Submitted {view.name} as {view.id}.", as_json)
+        hint = "" if watch else f" `emascale watch {view.id}` shows it train."
+        _show(view, f"Submitted {view.name} as {view.id}.{hint}", as_json)
     if watch:
         _watch(client, view, as_json)
 
@@ -92,7 +100,12 @@ def list_jobs(
 ) -> None:
     """List jobs."""
     page = ctx.obj.jobs(status=status, recipe=recipe, name=name, label=label, limit=limit)
-    _show(page, display.job_list(page.items), as_json)
+    if page.items:
+        more = [f"There are more; --limit {min(2 * limit, 200)} shows older ones."] if page.next else []
+        _show(page, Group(display.job_list(page.items, datetime.now(UTC)), *more), as_json)
+    else:
+        asked = any((status, recipe, name, label))
+        _show(page, "No job is like that." if asked else "No jobs yet; `emascale submit FILE` hands one in.", as_json)
 
 
 @app.command()
@@ -112,7 +125,7 @@ def watch(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
 def resize(
     ctx: typer.Context,
     job: JobId,
-    workers: Annotated[int, typer.Argument(min=1, help="How many workers it shall have.")],
+    workers: Annotated[int, typer.Argument(min=1, metavar="WORKERS", help="How many workers it shall have.")],
     at_samples: Annotated[int | None, typer.Option(min=0, help="Not before it saw so many samples.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
     as_json: AsJson = False,
@@ -125,13 +138,15 @@ def resize(
         _show(preview, display.before_after(preview), as_json)
     else:
         view = client.resize(job, workers, at_samples=at_samples)
-        _show(view, f"{view.name} was asked for {workers} workers; `emascale watch {job}` shows it happen.", as_json)
+        when = "" if at_samples is None else f" from sample {at_samples} on"
+        asked = f"{view.name} was asked for {counted(workers)}{when}; `emascale watch {job}` shows it happen."
+        _show(view, asked, as_json)
 
 
 @app.command()
 def resizes(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     """Show what each change of size did."""
-    page = ctx.obj.resizes(ctx.obj.resolve(job))
+    page = Page[Resize](items=list(ctx.obj.iter_resizes(ctx.obj.resolve(job))))
     _show(page, display.resize_list(page.items), as_json)
 
 
@@ -152,8 +167,12 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Print a job's log; with --json each line as a JSON string."""
+    empty = True
     for line in ctx.obj.logs(ctx.obj.resolve(job), rank=rank, tail=tail, follow=follow):
         typer.echo(json.dumps(line) if as_json else line)
+        empty = False
+    if empty and tail != 0:
+        typer.echo("There is no such line yet; workers write the log from their start on.", err=True)
 
 
 @app.command()
@@ -189,7 +208,8 @@ def cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
 def complaints(error: EmascaleError) -> Iterable[str]:
     """One line for each wrong field, or one for the whole."""
     for wrong in error.errors:
-        yield f"{wrong.pointer.lstrip('/').replace('/', '.')}: {wrong.message}"
+        field = ".".join(step.replace("~1", "/").replace("~0", "~") for step in wrong.pointer.split("/") if step)
+        yield f"{field}: {wrong.message}" if field else wrong.message
     if not error.errors:
         yield error.detail
     if error.request_id and not isinstance(error, InvalidRequest):
@@ -200,7 +220,7 @@ def _show(model: BaseModel, shown: RenderableType, as_json: bool) -> None:
     if as_json:
         typer.echo(model.model_dump_json(indent=2))
     else:
-        display.console().print(shown)
+        display.show(display.console(), shown)
 
 
 def _watch(client: Client, view: JobView, as_json: bool) -> None:
@@ -211,9 +231,13 @@ def _watch(client: Client, view: JobView, as_json: bool) -> None:
     else:
         with Board(client, console) as board:
             board.add(view)
-            board.watch()
+            try:
+                board.watch()
+            except KeyboardInterrupt:
+                console.print(f"{view.name} goes on without you; `emascale watch {view.id}` shows it again.")
+                raise
     ended = client.job(view.id)
     if not as_json:
-        console.print(display.job_view(ended), display.resize_list(client.resizes(view.id).items))
+        display.show(console, display.job_view(ended), "", display.resize_list(list(client.iter_resizes(view.id))))
     if ended.status.phase is not Phase.SUCCEEDED:
         raise typer.Exit(1)

@@ -127,12 +127,13 @@ class Client:
         try:
             return self.job(prefix).id
         except NotFound:
-            found = [row.id for row in self.iter_jobs() if row.id.startswith(prefix)]
+            found = [row for row in self.iter_jobs() if row.id.startswith(prefix)]
         if not found:
             raise NotFound(f"No job has an id that starts with {prefix!r}.")
         if len(found) > 1:
-            raise InvalidRequest(f"{len(found)} jobs have an id that starts with {prefix!r}: {', '.join(found[:5])}.")
-        return found[0]
+            named = ", ".join(f"{row.id} ({row.name})" for row in found[:5])
+            raise InvalidRequest(f"{len(found)} jobs have an id that starts with {prefix!r}: {named}.")
+        return found[0].id
 
     def patch(self, job: str, change: JobPatch | Mapping[str, Any]) -> JobView:
         """Change what may change while a job lives: elasticity, priority, labels."""
@@ -195,6 +196,14 @@ class Client:
     def resizes(self, job: str, *, after: str | None = None, limit: int | None = None) -> Page[Resize]:
         """What each change of size did."""
         return parse(self._get(_path(job, "resizes"), after=after, limit=limit), Page[Resize])
+
+    def iter_resizes(self, job: str) -> Iterator[Resize]:
+        """What every change of size did, page by page."""
+        page = self.resizes(job)
+        yield from page.items
+        while page.next is not None:
+            page = self.resizes(job, after=page.next)
+            yield from page.items
 
     def ledger(self, job: str) -> Ledger:
         """Which samples were trained on, by which generation."""

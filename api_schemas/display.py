@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from api_schemas.previews import ScalingRow, SizePreview
-from api_schemas.views import ClusterView, JobRow, JobView, Resize, ResizePreview
-from api_schemas.wording import SHOWN, number, scores, share
+from api_schemas.views import ClusterView, JobRow, JobView, Phase, Resize, ResizePreview
+from api_schemas.wording import SHOWN, age, counted, duration, explain, number, scores, share, size_of
 
-PLAIN_WIDTH = 200
+PLAIN_WIDTH = 500
 """Columns where the output is no terminal: wide enough that nothing is cut."""
+
+LEAST = {"loss": 9, "lr": 9, "rho": 6}
+"""Columns that these take at least, live: what changes all the time must not make the table jump."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -25,48 +31,68 @@ def console(*, stderr: bool = False) -> Console:
     return shown
 
 
-def live(jobs: Iterable[tuple[JobView, float | None]], recent: Iterable[str]) -> RenderableType:
-    """Jobs as they train, each with its loss, and below them what happened last."""
-    table = _table("job", "", "", "loss", "kappa", *SHOWN.values(), "workers", "phase")
-    for job, loss in jobs:
-        bar = ProgressBar(total=1.0, completed=share(job.progress), width=24)
-        values = [number(value) for value in (loss, job.kappa, *map(job.values.get, SHOWN), job.workers)]
-        table.add_row(job.name, bar, f"{share(job.progress):.0%}", *values, job.status.phase)
-    return Group(table, *recent)
+def show(console: Console, *parts: RenderableType) -> None:
+    """Print, one below the other; without the blanks at the ends of lines where it is no terminal."""
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as captured:
+        console.print(*parts, sep="\n")
+    console.out("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def job_list(rows: Iterable[JobRow]) -> Table:
-    """Jobs, one a line."""
-    table = _table("id", "name", "phase", "workers", "kappa", "done", "created", "why")
+def live(jobs: Iterable[tuple[JobView, float | None]]) -> RenderableType:
+    """Jobs as they train, each with its loss."""
+    shown = list(jobs)
+    return _Fitting(_live(shown, bar=24), _Fitting(_live(shown, bar=8), _live(shown, bar=0)))
+
+
+def job_list(rows: Sequence[JobRow], now: datetime) -> RenderableType:
+    """Jobs, one a line; why, for those that neither train nor did all they were to do."""
+    table = _table("id", "name", "phase", "workers", "done", "age", "why")
     for row in rows:
-        created = f"{row.created_at:%Y-%m-%d %H:%M}"
+        fine = row.status.phase in (Phase.RUNNING, Phase.SUCCEEDED)
         done = f"{share(row.progress):.0%}"
-        state = [row.status.phase, str(row.workers), number(row.kappa), done, created, row.status.message]
-        table.add_row(row.id, row.name, *state)
+        state = [row.status.phase, str(row.workers), done, age(row.created_at, now)]
+        table.add_row(row.id, row.name, *state, "" if fine else row.status.message)
     return table
 
 
 def job_view(view: JobView) -> RenderableType:
     """One job, whole."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    seen, total = view.progress.samples, view.progress.total_samples
-    table.add_row("job", f"{view.name} ({view.id})")
-    table.add_row("phase", f"{view.status.phase}: {view.status.message}")
-    table.add_row("size", f"{view.workers} workers, batch {number(view.batch)}, kappa {number(view.kappa)}")
-    table.add_row("progress", f"{seen} of {number(total)} samples, epoch {number(view.progress.epoch)}")
-    if view.progress.eta_s is not None:
-        table.add_row("left", f"{view.progress.eta_s:.0f} s")
-    for name, value in view.values.items():
-        table.add_row(name, number(value))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _facts(view):
+        table.add_row(name, text)
     if view.evaluation is not None:
         table.add_row("evaluation", scores(view.evaluation.target, view.evaluation.ema))
     for name, url in view.artifacts.items():
         table.add_row(name, url)
-    tail = [view.status.traceback] if view.status.traceback else []
-    return Group(table, *tail, *view.status.log_tail)
+    tail = ["", view.status.traceback.rstrip()] if view.status.traceback else []
+    log = ["", "The last lines of its log:", *view.status.log_tail] if view.status.log_tail else []
+    return Group(table, *tail, *log)
 
 
-def before_after(change: ResizePreview | Resize) -> Table:
+def _facts(view: JobView) -> Iterator[tuple[str, str]]:
+    spec, progress = view.spec, view.progress
+    yield "job", f"{view.name} ({view.id})"
+    yield "phase", f"{view.status.phase}: {view.status.message}"
+    yield "trains", f"{spec.recipe.name} with {spec.optimizer.name}, priority {spec.priority}"
+    yield "size", size_of(view)
+    for each in view.pending_resizes:
+        yield "planned", f"{each.workers} workers from sample {each.at_samples} on"
+    if progress.total_samples:
+        done = f"{progress.samples} of {progress.total_samples} samples ({share(progress):.0%})"
+        left = "" if progress.eta_s is None else f", about {duration(progress.eta_s)} left"
+        yield "progress", f"{done}, epoch {number(progress.epoch)}{left}"
+    for name, value in view.values.items():
+        yield name, number(value)
+    if view.noise_scale is not None:
+        yield "noise scale", f"{number(view.noise_scale)} samples"
+
+
+def before_after(change: ResizePreview | Resize) -> RenderableType:
     """Every value on both sides of a resize, and what its state is multiplied by."""
     table = _table("", "before", "after")
     sizes = {"workers": change.workers, "batch": change.batch, "kappa": change.kappa}
@@ -76,57 +102,100 @@ def before_after(change: ResizePreview | Resize) -> Table:
         table.add_row(name, number(change.before.get(name)), number(change.after.get(name)))
     for name, factor in change.state_factors.items():
         table.add_row(f"state {name}", "", f"x {number(factor)}")
-    if change.warnings:
-        table.add_row("warnings", "", ", ".join(change.warnings))
-    return table
+    return Group(table, *(explain(code) for code in change.warnings))
 
 
-def resize_list(rows: Iterable[Resize]) -> Table:
-    """Resizes that happened, one a line: before -> after, the pause and what was lost."""
-    table = _table("sample", "cause", "workers", "batch", "kappa", *SHOWN.values(), "pause", "steps lost")
-    for row in rows:
-        sizes = [f"{number(before)} -> {number(after)}" for before, after in (row.workers, row.batch, row.kappa)]
-        moves = [f"{number(row.before.get(name))} -> {number(row.after.get(name))}" for name in SHOWN]
-        table.add_row(str(row.samples), row.cause, *sizes, *moves, f"{row.pause_s:.2f} s", str(row.steps_lost))
-    return table
+def resize_list(rows: Sequence[Resize]) -> RenderableType:
+    """Resizes that happened: before -> after, the pause and what was lost."""
+    if not rows:
+        return "It has not changed its size."
+    one_line = _resizes(rows, ["workers", "batch", "kappa"], " -> ")
+    return _Fitting(one_line, _resizes(rows, ["workers", "kappa"], "\n-> "))
 
 
-def scaling_list(rows: Sequence[ScalingRow]) -> Table:
+def scaling_list(rows: Sequence[ScalingRow]) -> RenderableType:
     """What the scaling rules make of base values, a line per kappa."""
-    return _values_table(("kappa",), [((row.kappa,), row) for row in rows])
+    return _values(("kappa",), [((row.kappa,), row) for row in rows])
 
 
-def size_list(sizes: Sequence[SizePreview]) -> Table:
+def size_list(sizes: Sequence[SizePreview]) -> RenderableType:
     """The sizes that a job may have, a line each."""
     rows = [((size.workers, size.batch, size.kappa), size) for size in sizes]
-    return _values_table(("workers", "batch", "kappa"), rows)
+    return _values(("workers", "batch", "kappa"), rows)
 
 
 def cluster_view(cluster: ClusterView) -> RenderableType:
     """Nodes, and who waits for them."""
     seen = "never" if cluster.seen_at is None else f"{cluster.seen_at:%Y-%m-%d %H:%M:%S %Z}"
     state = "connected" if cluster.connected else "not connected"
-    nodes = _table("node", "address", "alive", "cpu", "gpu")
+    nodes = _table("node", "address", "alive", "cpu in use", "gpu in use")
     for node in cluster.nodes:
         used = [f"{node.cpu_used:g} of {node.cpu:g}", f"{node.gpu_used:g} of {node.gpu:g}"]
         nodes.add_row(node.id[:12], node.address, "yes" if node.alive else "no", *used)
     queue = _table("waiting", "name", "priority", "why")
     for job in cluster.queue:
         queue.add_row(job.id, job.name, str(job.priority), job.message)
-    return Group(f"Ray: {state}, seen {seen}", nodes, *([queue] if cluster.queue else []))
+    parts: list[RenderableType] = [
+        f"Ray: {state}, seen {seen}",
+        "",
+        nodes,
+        "",
+        queue if cluster.queue else "No job waits.",
+    ]
+    return Group(*parts)
 
 
-def _values_table(keys: tuple[str, ...], rows: Sequence[tuple[tuple[float, ...], ScalingRow | SizePreview]]) -> Table:
-    names = list(dict.fromkeys(name for _, row in rows for name in row.values))
-    table = _table(*keys, *names, "notes")
-    for key, row in rows:
-        notes = [*row.warnings, *([f"refused: {row.error}"] if row.error else [])]
-        table.add_row(*map(number, key), *(number(row.values.get(name)) for name in names), ", ".join(notes))
+@dataclass(frozen=True)
+class _Fitting:
+    """The first where there is room for it, else the second."""
+
+    wide: RenderableType
+    narrow: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Called by rich."""
+        room = Measurement.get(console, options.update_width(PLAIN_WIDTH), self.wide).maximum
+        yield self.wide if room < options.max_width else self.narrow  # Ctrl-C writes ^C behind it
+
+
+def _live(jobs: Sequence[tuple[JobView, float | None]], *, bar: int) -> Table:
+    table = _table("job", *([""] if bar else []), "", "loss", "kappa", *SHOWN.values(), "workers", "phase")
+    table.columns[0].max_width = 15
+    for column in table.columns:
+        column.min_width = LEAST.get(str(column.header))
+    for job, loss in jobs:
+        bars = [ProgressBar(total=1.0, completed=share(job.progress), width=bar)] if bar else []
+        values = [number(value) for value in (loss, job.kappa, *map(job.values.get, SHOWN), job.workers)]
+        table.add_row(job.name, *bars, f"{share(job.progress):4.0%}", *values, job.status.phase)
     return table
 
 
+def _resizes(rows: Iterable[Resize], sizes: Sequence[str], arrow: str) -> Table:
+    table = _table("sample", "cause", *sizes, *SHOWN.values(), "pause", "lost")
+    for row in rows:
+        pairs = [getattr(row, name) for name in sizes] + [(row.before.get(name), row.after.get(name)) for name in SHOWN]
+        moves = [f"{number(before)}{arrow}{number(after)}" for before, after in pairs]
+        table.add_row(str(row.samples), row.cause, *moves, f"{row.pause_s:.2f} s", counted(row.steps_lost, "step"))
+    return table
+
+
+def _values(keys: tuple[str, ...], rows: Sequence[tuple[tuple[float, ...], ScalingRow | SizePreview]]) -> Group:
+    """A line per size of what differs between sizes; below it what does not, and what is to be known of a size."""
+    names = list(dict.fromkeys(name for _, row in rows for name in row.values))
+    told = [row for _, row in rows if not row.error]
+    moving = [name for name in names if len({number(row.values.get(name)) for row in told}) > 1 or len(rows) == 1]
+    table = _table(*keys, *(SHOWN.get(name, name) for name in moving))
+    for key, row in rows:
+        table.add_row(*map(number, key), *(number(row.values.get(name)) for name in moving))
+    fixed = [f"{SHOWN.get(name, name)} {number(told[0].values.get(name))}" for name in names if name not in moving]
+    notes = [f"{keys[0]} {number(key[0])}: {explain(code)}" for key, row in rows for code in row.warnings]
+    errors = [f"{keys[0]} {number(key[0])} is refused: {explain(row.error)}" for key, row in rows if row.error]
+    below = [f"At every size: {', '.join(fixed)}."] if fixed else []
+    return Group(table, *(["", *below, *notes, *errors] if [*below, *notes, *errors] else []))
+
+
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=column in ("id", "job"))
+        table.add_column(column, no_wrap=column != "why", overflow="fold" if column == "why" else "ellipsis")
     return table

@@ -112,8 +112,8 @@ class ScalingSpec(_Part):
     rule: Literal["matched", "published"] = "matched"
     second_moment: Literal["assume_noise", "measured", "per_worker"] | None = Field(
         None,
-        description="How Adam-like rules treat gradient noise. assume_noise: the gradient is noise alone. measured: the "
-        "noise's share is measured, and held from one resize to the next. per_worker: Adam and AdamW see the second "
+        description="How Adam-like rules treat gradient noise. assume_noise: the gradient is noise alone. measured: "
+        "its share is measured, and held from one resize to the next. per_worker: Adam and AdamW see the second "
         "moment of the base batch; where a step has a single micro-batch, also because PATCH lowered the fewest "
         "workers, the share in force takes its place. null: chosen at submit, per_worker where even the smallest size "
         "has two micro-batches a step. An optimizer that has no per_worker gets measured.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from api_schemas import events
@@ -11,6 +12,19 @@ from api_schemas.views import JobView, Progress
 
 SHOWN = {"lr": "lr", "ema_momentum": "rho"}
 """The hyperparameters worth a place in one line, and what they are called there."""
+
+MEANING = {
+    "decay_out_of_range": "a decay would leave its range",
+    "rule_undefined": "no rule covers this optimizer",
+    "rectification_lost": "RAdam would never rectify, and run as plain SGD; lower kappa, or choose adam",
+    "step_coarse": "the step is above a quarter of the stability bound",
+    "past_noise_scale": "the batch exceeds the gradient's noise scale, so more workers save few steps",
+    "v_few_samples": "the second moment averages over very few steps",
+    "momentum_lost": "one step spans the momentum's memory, little of it is left",
+    "ema_coarse": "one step spans the EMA's memory, so it hugs the weights",
+    "bn_coarse": "one step spans BatchNorm's memory, so its statistics are those of the last batches",
+}
+"""What the codes of the scaling rules mean."""
 
 
 def describe(event: Event) -> str | None:
@@ -61,15 +75,58 @@ def share(progress: Progress) -> float:
 
 
 def scores(target: Mapping[str, float | None], ema: Mapping[str, float | None] | None) -> str:
-    """Scores of the weights and of their average, side by side."""
-    parts = [f"{name} {number(score)}" for name, score in target.items()]
-    parts += [f"{name} of the EMA {number(score)}" for name, score in (ema or {}).items()]
-    return ", ".join(parts)
+    """Scores of the weights, and in brackets those of their average."""
+    averaged = ema or {}
+    return ", ".join(
+        f"{name} {number(score)}" + (f" (EMA {number(averaged[name])})" if name in averaged else "")
+        for name, score in target.items()
+    )
+
+
+def explain(code: str) -> str:
+    """A code of the scaling rules, and what it means."""
+    return f"{code} ({MEANING[code]})" if code in MEANING else code
+
+
+def size_of(view: JobView) -> str:
+    """How big a job is, or was when it trained last, and within which limits."""
+    low, high = view.spec.elasticity.workers
+    limits = f"may have {low} to {high}" if low < high else f"always {low}"
+    if view.target_workers is not None and not view.status.is_terminal:
+        limits += f", asked for {view.target_workers}"
+    trained = "" if view.batch is None else f"batch {view.batch}, kappa {number(view.kappa)}"
+    if view.workers:
+        return f"{workers(view.workers)} ({limits}), {trained}"
+    return (
+        f"{f'at the end {trained}' if view.status.is_terminal else 'no workers now'} ({limits})" if trained else limits
+    )
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `7 min 47 s`, `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def age(since: datetime, now: datetime) -> str:
+    """The largest unit that fits: `40s`, `7m`, `2h`, `3d`."""
+    seconds = max(0, int((now - since).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def workers(count: int) -> str:
     """`1 worker`, `2 workers`."""
-    return f"{count} worker{'' if count == 1 else 's'}"
+    return counted(count, "worker")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things that form their plural with an s."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def number(value: Any) -> str:
@@ -87,5 +144,4 @@ def _resized(event: events.Resized) -> str:
     for name, label in SHOWN.items():
         if name in event.before and name in event.after:
             moves.append(f"{label} {number(event.before[name])} -> {number(event.after[name])}")
-    lost = f"{event.steps_lost} step{'' if event.steps_lost == 1 else 's'} lost"
-    return f"{', '.join(moves)}; paused {event.pause_s:.2f} s, {lost}"
+    return f"{', '.join(moves)}; paused {event.pause_s:.2f} s, {counted(event.steps_lost, 'step')} lost"

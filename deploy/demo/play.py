@@ -55,4 +55,4 @@ def play(client: Client, board: Board, sleep: Callable[[float], None]) -> list[R
     if not first.status.is_terminal:
         board.add(client.submit(spec("b")))
     board.watch(every_s=EVERY_S, sleep=sleep)
-    return [Result(view=view, resizes=client.resizes(view.id).items) for view in board.refresh()]
+    return [Result(view=view, resizes=list(client.iter_resizes(view.id))) for view in board.refresh()]

@@ -47,7 +47,7 @@ def test_plain_output_tells_events_and_every_tenth(service: Answers) -> None:
         " 10%, loss 2, kappa 2, lr 0.2, rho 0.9801, 2 workers",
         "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost",
         " 30%, loss 1, kappa 2, lr 0.2, rho 0.9801, 2 workers",
-        "evaluation after 16000 samples: accuracy 0.9711, accuracy of the EMA 0.9822",
+        "evaluation after 16000 samples: accuracy 0.9711 (EMA 0.9822)",
         "succeeded: Trained.",
         "100%, loss -, kappa 2, lr 0.2, rho 0.9801, 2 workers",
     ]

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from api_schemas.board import Board
 from api_schemas.cli import app
 from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest, NotFound
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingRow, SizePreview
-from api_schemas.views import ClusterView, Node, Page, Phase, QueuedJob
+from api_schemas.views import ClusterView, JobRow, Node, Page, Phase, QueuedJob
 from tests.api_schemas.answers import (
     NOW,
     SPEC,
@@ -123,7 +124,7 @@ def test_watching_tells_the_story_line_by_line(spec: str) -> None:
     assert lines[:2] == ["Submitted digits as abc123.", "03:04:05  digits  submitted"]
     resized = "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost"
     assert f"03:04:05  digits  {resized}" in lines
-    assert any("accuracy 0.9711, accuracy of the EMA 0.9822" in line for line in lines)
+    assert any("accuracy 0.9711 (EMA 0.9822)" in line for line in lines)
 
 
 @pytest.mark.parametrize(("phase", "code"), [(Phase.SUCCEEDED, 0), (Phase.FAILED, 1), (Phase.CANCELLED, 1)])
@@ -131,7 +132,7 @@ def test_watch_ends_as_the_job_does(phase: Phase, code: int) -> None:
     result = emascale(ended(phase), "watch", "abc123")
 
     assert result.exit_code == code
-    assert "4 -> 2" in result.stdout.splitlines()[-2]
+    assert "4 -> 2" in result.stdout.splitlines()[-1]
     assert phase in result.stdout
 
 
@@ -153,6 +154,47 @@ def test_list_filters_and_shows(service: Answers) -> None:
         "def456",
     ]
     assert "25%" in result.stdout
+
+
+def test_a_list_says_what_to_do_when_it_is_empty_or_goes_on(service: Answers) -> None:
+    service.add("GET", "/v1/jobs", Page[JobRow](items=[]))
+    assert emascale(service, "list").stdout == "No jobs yet; `emascale submit FILE` hands one in.\n"
+    assert emascale(service, "list", "--name", "x").stdout == "No job is like that.\n"
+
+    longer = Answers()
+    longer.add("GET", "/v1/jobs", Page(items=[job_row("abc123")], next="cursor"))
+    assert emascale(longer, "list").stdout.splitlines()[-1] == "There are more; --limit 40 shows older ones."
+
+
+def test_resizes_are_all_shown_page_by_page(service: Answers) -> None:
+    pages = [Page(items=[resize_row(id=1)], next="1"), Page(items=[resize_row(id=2, workers=(2, 3))])]
+    service.add("GET", f"{JOB}/resizes", *pages)
+
+    shown = emascale(service, "resizes", "abc123").stdout
+
+    assert service.last.url.params["after"] == "1"
+    assert [line.split()[2:5] for line in shown.splitlines()[2:]] == [["4", "->", "2"], ["2", "->", "3"]]
+
+
+def test_an_empty_log_says_so_beside_the_output(service: Answers) -> None:
+    service.add("GET", f"{JOB}/logs", httpx.Response(200, text=""))
+
+    result = emascale(service, "logs", "abc123")
+
+    assert result.stdout == ""
+    assert "no such line yet" in result.stderr
+
+
+def test_whoever_stops_watching_hears_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Board) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Board, "watch", interrupted)
+
+    result = emascale(ended(Phase.SUCCEEDED), "watch", "abc123")
+
+    assert result.exit_code == 130
+    assert result.stdout == "digits goes on without you; `emascale watch abc123` shows it again.\n"
 
 
 def test_get_by_prefix(service: Answers) -> None:
@@ -182,6 +224,7 @@ def test_resize_asks_for_workers(service: Answers) -> None:
     result = emascale(service, "resize", "abc123", "3", "--at-samples", "5000")
 
     assert result.exit_code == 0
+    assert result.stdout.startswith("digits was asked for 3 workers from sample 5000 on;")
     assert service.body() == {"workers": 3, "at_samples": 5000}
 
 
