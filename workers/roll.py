@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -13,6 +14,10 @@ LOOK_S = 0.25
 """How long a look waits for news: how often progress is seen."""
 SILENCE_S = 30.0
 """A worker that does not answer for so long is given up."""
+TELL_S = 1.0
+"""How long telling everybody may take: whoever is silent must not hold up the others."""
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerGone(Exception):
@@ -63,13 +68,13 @@ class Roll:
 
     async def adopt(self) -> None:
         """Take over those who live already; returns when each has answered, or is given up."""
-        looks = {worker: self._watch(worker) for worker in await self._crew.adopt()}
-        await asyncio.gather(*(first.wait() for first in looks.values()))
+        looks = [self._watch(worker, lives=True) for worker in await self._crew.adopt()]
+        await asyncio.gather(*(first.wait() for first in looks))
 
     async def start(self, worker: str) -> None:
         """One more worker."""
         await self._crew.start(worker)
-        self._watch(worker)
+        self._watch(worker, lives=False)
 
     async def dismiss(self, worker: str) -> None:
         """End a worker; it counts as gone at once, and not as lost."""
@@ -95,31 +100,34 @@ class Roll:
         return [worker for worker, status in self.workers.items() if status.phase is not Phase.WARMING]
 
     async def _tell(self, calls: list[Awaitable[None]]) -> None:
-        """One that is gone by now is noticed by its watch; one that does not answer must not hold up the others."""
+        """One that is gone by now is noticed by its watch, and so is one that does not answer."""
         tasks = [asyncio.ensure_future(call) for call in calls]
         if not tasks:
             return
-        done, late = await asyncio.wait(tasks, timeout=1.0)
+        done, late = await asyncio.wait(tasks, timeout=TELL_S)
         for task in late:
             task.add_done_callback(_retrieve)
         for task in done:
             if (error := task.exception()) and not isinstance(error, WorkerGone):
                 raise error
 
-    def _watch(self, worker: str) -> asyncio.Event:
+    def _watch(self, worker: str, *, lives: bool) -> asyncio.Event:
         """Look at a worker from now on; returns what is set after the first look."""
         self.workers[worker] = Status(phase=Phase.WARMING)
         looked = asyncio.Event()
-        self._watches[worker] = asyncio.create_task(self._look(worker, looked))
+        self._watches[worker] = asyncio.create_task(self._look(worker, looked, lives=lives))
         return looked
 
-    async def _look(self, worker: str, looked: asyncio.Event) -> None:
+    async def _look(self, worker: str, looked: asyncio.Event, *, lives: bool) -> None:
+        """Until the worker is gone. Before it `lives` it may wait for resources as long as it takes."""
         version = -1
         try:
-            while version < 0 or self.workers[worker].phase is not Phase.LEFT:
+            while self.workers[worker].phase is not Phase.LEFT:
                 heard, seen = self._cursors(worker)
-                poll = self._crew.poll(worker, version=version, heard=heard, seen=seen, wait_s=LOOK_S)
-                status = await (poll if version < 0 else asyncio.wait_for(poll, LOOK_S + SILENCE_S))
+                # Not wait_for: in Python 3.11 that loses a cancellation which comes at the same moment as the answer.
+                async with asyncio.timeout(LOOK_S + SILENCE_S if lives else None):
+                    status = await self._crew.poll(worker, version=version, heard=heard, seen=seen, wait_s=LOOK_S)
+                lives = True
                 news = status.version != version
                 version, self.workers[worker] = status.version, status
                 self._on_status(worker, status)
@@ -130,6 +138,9 @@ class Roll:
             await self._lose(worker, str(gone))
         except TimeoutError:
             await self._lose(worker, f"It has not answered for {SILENCE_S:g} s.")
+        except Exception as error:
+            logger.exception("a look at %s failed", worker, extra={"action": "look_failed"})
+            await self._lose(worker, f"It answered with {type(error).__name__}: {error}")
         else:
             await self.dismiss(worker)
         finally:
