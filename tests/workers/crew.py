@@ -1,4 +1,4 @@
-"""A crew without Ray and torch: workers that live in memory, and do what `workers.member` does, when the script says so.
+"""A crew without Ray and torch: workers in memory that do what `workers.member` does, when the script says so.
 
 They get warm, enter what was announced and leave with it by themselves, as real ones; they train by `step`.
 """
@@ -139,6 +139,7 @@ class Ensemble:
         self._play()
 
     async def kill(self, worker: str) -> None:
+        await asyncio.sleep(0)  # as it takes a moment in the real world
         if worker in self.actors:
             self.killed.append(worker)
             self._end(self.actors.pop(worker), "It was killed.")
