@@ -249,7 +249,8 @@ class Conductor:
         if self._plan is not None:
             self._chronicle.say("joining", workers=count)
         first, self._named = self._named, self._named + count
-        await asyncio.gather(*(self._roll.start(f"w{number}") for number in range(first, first + count)))
+        for number in range(first, first + count):  # in this order, which becomes that of the ranks
+            await self._roll.start(f"w{number}")
 
     async def _announce(self, members: tuple[str, ...], allocation: Allocation) -> None:
         lost = self._plan is not None and is_broken(self._plan, self._roll.workers)

@@ -24,6 +24,7 @@ from workers.spool import Spool
 from workers.status import Status
 from workers.storage import Storage
 
+CAUSE_LENGTH = 500
 NAME_PATIENCE_S = 30.0
 """How long the name of a controller that was killed may stay taken."""
 
@@ -100,7 +101,7 @@ class _RayCrew:
         try:
             return await getattr(rank, method).remote(*arguments)
         except ray.exceptions.RayActorError as error:
-            raise WorkerGone(_first_lines(error)) from error
+            raise WorkerGone(_cause(error)) from error
 
 
 class _Meeting:
@@ -153,9 +154,14 @@ def _end_predecessor(job: str) -> None:
         ray.kill(rank, no_restart=True)
 
 
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:4])
+def _cause(error: Exception) -> str:
+    """Why Ray says that an actor died, in one sentence: its own text has a page of possible reasons."""
+    text = " ".join(str(error).split())
+    if "node" in text and "died" in text.partition("node")[2][:40]:
+        return "Its node is gone."
+    if "connection error" in text or "died unexpectedly" in text:
+        return "Its process ended unexpectedly: it was killed, or it crashed."
+    return text if len(text) <= CAUSE_LENGTH else f"{text[:CAUSE_LENGTH]}..."
 
 
 def _now() -> datetime:

@@ -38,6 +38,8 @@ class Rank:
         worklog = Worklog(Storage(launch.storage), worker, lambda: datetime.now(UTC))
         worklog.capture()
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        print(f"worker {worker} of job {launch.job}: process {os.getpid()} on {host}", flush=True)
         self._worklog = worklog
         self._member = Member(launch, worker, worklog.tail)
         self._looked_at = time.monotonic()

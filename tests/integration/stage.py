@@ -1,0 +1,218 @@
+"""A whole service on this machine, with a Ray cluster of its own, and the words to write its tests in."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from api_schemas.client import Client
+from api_schemas.errors import ServiceUnreachable
+from api_schemas.events import ServiceEvent, WorkerEvent
+from api_schemas.jobs import JobSpec
+from api_schemas.views import JobView, Phase
+from service.head import EmbeddedRay
+from service.processes import Process, members, wait_until
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 150
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    """A job on one worker, of some seconds; `changes` replace or extend whole parts."""
+    made: dict[str, Any] = {
+        "name": "digits",
+        "recipe": {"name": "classify", "config": {"model": "mlp", "hidden": 256, "depth": 2}},
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "schedule": {"budget": "300 base_steps", "warmup": "10 base_steps", "lr": "cosine"},
+        "ema": {"momentum": 0.99},
+        "batch": {"base": 64, "per_worker": 64},
+    }
+    return made | changes
+
+
+class Stage:
+    """The service of one data folder, and its client."""
+
+    def __init__(self, data_folder: Path, slots: int, packages: Path | None) -> None:
+        self.data_folder = data_folder
+        self._slots = slots
+        self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{packages or ''}"}
+        self._process: subprocess.Popen[str] | None = None
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        assert self._client is not None, "the service runs"
+        return self._client
+
+    def serve(self) -> None:
+        """Start the service; returns once it answers."""
+        command = [sys.executable, "-m", "service", "serve", "--port=0"]
+        log = (self.data_folder / "service.log").open("a")
+        with log:
+            self._process = subprocess.Popen(
+                [*command, f"--slots={self._slots}", f"--data={self.data_folder}"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        found = re.search(r"http://\S+\d", said)
+        assert found is not None, (self.data_folder / "service.log").read_text()
+        self._client = Client(found[0])
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End `serve`; with SIGKILL its cluster goes on."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self.client.close()
+        self._process = self._client = None
+
+    def kill(self) -> None:
+        """Kill whatever `serve` consists of, the cluster apart."""
+        pids = [int((self.data_folder / "run" / f"{name}.pid").read_text()) for name in ("api", "reconciler")]
+        self.stop(signal.SIGKILL)
+        assert wait_until(lambda: not any(Process.of(pid) for pid in pids), PATIENCE_S)
+
+    def processes(self, title: str) -> list[int]:
+        """The cluster's processes whose title begins so."""
+        record = EmbeddedRay(self.data_folder, {}).record()
+        assert record is not None
+        pids = [pid for node in record.nodes for pid in members(node.leader)]
+        return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode())]
+
+    def submit(self, **changes: Any) -> Job:
+        return Job(self, self.client.submit(spec(**changes)).id)
+
+
+class Job:
+    """A job of the stage."""
+
+    def __init__(self, stage: Stage, id: str) -> None:
+        self.stage = stage
+        self.id = id
+
+    @property
+    def client(self) -> Client:
+        return self.stage.client
+
+    @property
+    def view(self) -> JobView:
+        return self.client.job(self.id)
+
+    def until(self, reached: Callable[[JobView], bool]) -> JobView:
+        """The view once it is so; a job that ends before is a failure of the test."""
+
+        def look() -> bool:
+            try:
+                view = self.view
+            except ServiceUnreachable:
+                return False
+            return reached(view) or view.status.is_terminal
+
+        assert wait_until(look, PATIENCE_S), self.story()
+        view = self.view
+        assert reached(view), self.story()
+        return view
+
+    def trains_on(self, workers: int) -> JobView:
+        """Once it trains on so many workers."""
+        return self.until(lambda view: view.workers == workers and view.status.phase is Phase.RUNNING)
+
+    def progresses(self, samples: int = 1000) -> JobView:
+        """Once it has seen so many samples more than now."""
+        now = self.view.progress.samples
+        return self.until(lambda view: view.progress.samples >= now + samples)
+
+    def ends(self, phase: Phase = Phase.SUCCEEDED) -> JobView:
+        view = self.until(lambda view: view.status.is_terminal)
+        assert view.status.phase is phase, self.story()
+        return view
+
+    def events(self) -> list[ServiceEvent | WorkerEvent]:
+        page = self.client.events(self.id, limit=1000)
+        found = list(page.items)
+        while page.next is not None:
+            page = self.client.events(self.id, after=page.next, limit=1000)
+            found += page.items
+        return found
+
+    def said(self, kind: str) -> list[Any]:
+        return [event for event in self.events() if event.type == kind]
+
+    def ranks(self) -> dict[str, int]:
+        """The process of each worker that lives, as its log says."""
+
+        def processes() -> dict[str, int]:
+            lines = "\n".join(self.client.logs(self.id))
+            found = re.findall(rf"worker (w\d+) of job {self.id}: process (\d+)", lines)
+            return {worker: int(pid) for worker, pid in found if Process.of(int(pid))}
+
+        assert wait_until(lambda: len(processes()) >= self.view.workers, PATIENCE_S), self.story()
+        return processes()
+
+    def controller(self) -> int:
+        """The process of its controller, as soon as no other job has one."""
+        found: list[int] = []
+
+        def only_one() -> bool:
+            found[:] = self.stage.processes("ray::Controller")
+            return len(found) == 1
+
+        assert wait_until(only_one, PATIENCE_S), found
+        return found[0]
+
+    def weights(self, name: str = "ema") -> Mapping[str, Tensor]:
+        exported: dict[str, Tensor] = load_file(self.view.artifacts[f"{name}.safetensors"])
+        return exported
+
+    def assert_exactly_once(self) -> None:
+        """Every event once and in order; every sample of the run once; every curve point once."""
+        view, ledger = self.view, self.client.ledger(self.id)
+        assert (ledger.samples_lost, ledger.samples_repeated) == (0, 0)
+        assert sum(epoch.samples for epoch in ledger.epochs) == view.progress.samples
+        told = [(event.incarnation, event.sequence) for event in self.events()]
+        for incarnation in {incarnation for incarnation, _ in told}:
+            numbers = [sequence for each, sequence in told if each == incarnation]
+            assert numbers == sorted(set(numbers))
+
+    def story(self) -> str:
+        """Everything that happened, for the report of a failed test."""
+        view = self.view
+        lines = [f"{view.status.phase}: {view.status.message}", view.status.traceback or ""]
+        lines += [str(event) for event in self.events()]
+        return "\n".join([*lines, *self.client.logs(self.id)])
+
+
+@contextmanager
+def staged(data_folder: Path, *, slots: int = 3, packages: Path | None = None) -> Iterator[Stage]:
+    """A service that ends with the block, with all that it started. `packages`: a folder on the nodes' path."""
+    stage = Stage(data_folder, slots, packages)
+    try:
+        stage.serve()
+        yield stage
+    finally:
+        stage.stop()
+        EmbeddedRay(data_folder, {}).stop()  # where a test failed after a kill
+
+
+def validated(**changes: Any) -> JobSpec:
+    """The same spec as the trainer has it."""
+    return JobSpec.model_validate(spec(**changes))
