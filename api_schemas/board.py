@@ -8,6 +8,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 
 from api_schemas import display
 from api_schemas.client import Client
@@ -46,8 +47,8 @@ class Board:
     def refresh(self) -> list[JobView]:
         """Look at every job and show what is new; the jobs as they are now."""
         for observer in self._observers:
-            for line in _news(observer, progress=self._live is None):
-                self._console.print(line)
+            for news in _news(observer, progress=self._live is None):
+                self._console.print("  ".join(news) if self._live is None else _in_columns(news))
         if self._live is not None:
             shown = [(observer.view, observer.loss) for observer in self._observers]
             self._live.update(display.live(shown), refresh=True)
@@ -59,11 +60,22 @@ class Board:
             sleep(every_s)
 
 
-def _news(observer: Observer, *, progress: bool) -> Iterator[str]:
-    """Lines about what happened since the last look; with `progress`, the state after each part of the training."""
+News = tuple[str, str, str]
+"""When, whose, what."""
+
+
+def _news(observer: Observer, *, progress: bool) -> Iterator[News]:
+    """What happened since the last look; with `progress`, also the state after each part of the training."""
     name, before = observer.view.name, share(observer.view.progress)
     for event in observer.look():
         if sentence := describe(event):
-            yield f"{event.at:%H:%M:%S}  {name}  {sentence}"
+            yield f"{event.at:%H:%M:%S}", name, sentence
     if progress and int(share(observer.view.progress) * TENTHS) > int(before * TENTHS):
-        yield f"{observer.view.updated_at:%H:%M:%S}  {name}  {state(observer.view, observer.loss)}"
+        yield f"{observer.view.updated_at:%H:%M:%S}", name, state(observer.view, observer.loss)
+
+
+def _in_columns(news: News) -> Table:
+    """A sentence that takes several lines stays beside its name."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row(*news)
+    return table

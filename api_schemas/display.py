@@ -14,7 +14,7 @@ from rich.table import Table
 
 from api_schemas.previews import ScalingRow, SizePreview
 from api_schemas.views import ClusterView, JobRow, JobView, Phase, Resize, ResizePreview
-from api_schemas.wording import SHOWN, age, counted, duration, explain, number, scores, share, size_of
+from api_schemas.wording import SHOWN, age, counted, duration, explain, number, scores, share, size_of, workers
 
 PLAIN_WIDTH = 500
 """Columns where the output is no terminal: wide enough that nothing is cut."""
@@ -81,7 +81,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
     yield "trains", f"{spec.recipe.name} with {spec.optimizer.name}, priority {spec.priority}"
     yield "size", size_of(view)
     for each in view.pending_resizes:
-        yield "planned", f"{each.workers} workers from sample {each.at_samples} on"
+        yield "planned", f"{workers(each.workers)} from sample {each.at_samples} on"
     if progress.total_samples:
         done = f"{progress.samples} of {progress.total_samples} samples ({share(progress):.0%})"
         left = "" if progress.eta_s is None else f", about {duration(progress.eta_s)} left"

@@ -8,7 +8,7 @@ from typing import Any
 
 from api_schemas import events
 from api_schemas.events import Event
-from api_schemas.views import JobView, Progress
+from api_schemas.views import JobView, Phase, Progress
 
 SHOWN = {"lr": "lr", "ema_momentum": "rho"}
 """The hyperparameters worth a place in one line, and what they are called there."""
@@ -28,12 +28,13 @@ MEANING = {
 
 
 def describe(event: Event) -> str | None:
-    """The event as a sentence; None for those that are only numbers."""
+    """The event as a sentence; None for those that are only numbers, or told by another."""
     match event:
         case events.Submitted():
             return "submitted"
         case events.PhaseChanged():
-            return f"{event.phase}: {event.message}"
+            told = (Phase.RUNNING, Phase.RESIZING)  # by the events that lead there, with numbers
+            return None if event.phase in told else f"{event.phase}: {event.message}"
         case events.ResizeRequested():
             when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
             return f"asked for {workers(event.workers)}{when}"

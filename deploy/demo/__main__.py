@@ -22,6 +22,9 @@ from deploy.demo.server import ROOT, SLOTS, STOPPING, NotServed, served
 from deploy.demo.verdict import shortcomings
 
 INTERRUPTED = 130
+STORY = """\
+Job a trains on all four slots. Once 30 % are done, job b arrives and goes first: a gives up two workers, and takes them
+back when b has ended. (kappa: batch over base batch; rho: momentum of the EMA, which follows kappa as lr does.)"""
 
 
 def main(
@@ -45,7 +48,7 @@ def main(
 def _demonstrate(console: Console, data: Path, keep: bool) -> int:
     console.print(f"Starting the service and a Ray cluster of {SLOTS} slots.")
     with served(data) as address, Client(address) as client:
-        console.print(f"API reference: {address}/docs")
+        console.print(f"API reference: {address}/docs\n{STORY}\n")
         clear(client, time.sleep)
         with Board(client, console) as board:
             results = play(client, board, time.sleep)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from api_schemas.board import Board
 from api_schemas.views import JobView, Phase, Progress
-from api_schemas.wording import number
+from api_schemas.wording import describe, number
 from tests.api_schemas.answers import Answers, history, job_view, losses, story
 
 JOB, EVENTS, METRICS = (f"/v1/jobs/abc123{part}" for part in ("", "/events", "/metrics"))
@@ -78,6 +78,28 @@ def test_a_terminal_shows_every_job_and_what_happened_last() -> None:
     for part in ("name of abc123", "name of def456", "25%", "1.25", "0.9801", "4 -> 2 workers"):
         assert part in shown
     assert shown.count("\x1b[?25h") == 1, "the cursor comes back"
+
+
+def test_a_long_sentence_stays_beside_its_name() -> None:
+    service = Answers()
+    service.add("GET", JOB, job_view())
+    service.add("GET", EVENTS, history(story()[5]))
+    service.add("GET", METRICS, losses())
+    console = Console(file=StringIO(), force_terminal=True, color_system=None, width=80, markup=False, highlight=False)
+    with Board(service.client(), console) as board:
+        board.add(job_view())
+        board.refresh()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    at = next(number for number, line in enumerate(lines) if "4 -> 2 workers" in line)
+    assert lines[at + 1].startswith(" " * 18), "time, name, and the gaps between them"
+    assert lines[at + 1].strip().endswith("0 steps lost")
+
+
+def test_what_numbers_tell_is_not_told_again() -> None:
+    for phase, told in ((Phase.RUNNING, False), (Phase.RESIZING, False), (Phase.RECOVERING, True)):
+        event = story()[1].model_copy(update={"phase": phase})
+        assert (describe(event) is not None) == told
 
 
 @pytest.mark.parametrize(
