@@ -6,8 +6,9 @@
 
 A dead peer raises on some survivors at once, but with several gloo operations in flight not on all of them: the others
 would sit out the group's timeout. `Mesh.sever` frees them: it shuts down the connections of this generation's group, so
-that whatever waits on them raises. It is called from another thread and at any moment. A joining mesh may wait for a
-connection that a dead peer never opens, so it meets the others in a thread of its own, which `join` need not wait for.
+that whatever waits on them raises. It is called from another thread and at any moment. That does not wake everybody: a
+joining mesh may wait for a connection that a dead peer never opens, and gloo forgets whoever waits for a message that
+was half sent or half received when its connection broke. Both waits have a thread apart, which a sever leaves behind.
 Listening sockets are left alone (gloo aborts the process if its listener goes), and so are those of others in this
 process, Ray for instance: a connection is the group's if one of its ends is where a member listens.
 """
@@ -20,13 +21,13 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -47,6 +48,8 @@ BACKEND = "mesh"
 """What torch calls the backend: gloo, but listening where the store's machine can reach it, and met beforehand."""
 
 Address = tuple[str, int]
+
+T = TypeVar("T")
 
 
 class MeshBroken(Exception):
@@ -73,7 +76,7 @@ class Mesh:
         self.world = rendezvous.world
         self._rendezvous = rendezvous
         self._over = threading.Event()  # severed or left
-        self._met: SimpleQueue[_Met | Exception] = SimpleQueue()  # the first one counts
+        self._awaited: SimpleQueue[Any] = SimpleQueue()  # what comes of a thread apart, or of a sever
         self._gloo: ProcessGroupGloo | None = None
         self._members: frozenset[Address] = frozenset()  # where they listen
         self._store: Address | None = None  # while joining
@@ -83,15 +86,12 @@ class Mesh:
     def join(self) -> None:
         """Meet the others, and be torch's default group from then on. Raises MeshBroken."""
         self._check()
-        threading.Thread(target=self._meet, name=f"join-{self.generation}").start()
         try:
-            met = self._met.get(timeout=JOIN_TIMEOUT.total_seconds())
-        except Empty:
-            met = TimeoutError(f"the others did not come within {JOIN_TIMEOUT}")
-        if isinstance(met, Exception):
+            met = self._apart(self._meet, JOIN_TIMEOUT)
+        except (MeshBroken, RuntimeError, OSError) as error:  # TimeoutError is one of the last
             self.sever()
             _connected.cache_clear()  # the meeting may still be waiting on it
-            raise MeshBroken(f"generation {self.generation} did not meet: {met}") from met
+            raise MeshBroken(f"generation {self.generation} did not meet: {error}") from error
         self._store, self._gloo = None, met.gloo
         _make_default(met, self.rank, self.world)
         self._check()
@@ -111,7 +111,7 @@ class Mesh:
             if self._is_ours(connection) or connection.peer == self._store:
                 with suppress(OSError):  # it is down already
                     connection.socket.shutdown(socket.SHUT_RDWR)
-        self._met.put(MeshBroken("severed"))
+        self._awaited.put(MeshBroken(f"generation {self.generation} was severed or left"))
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -148,9 +148,14 @@ class Mesh:
 
     def wait(self, works: Sequence[dist.Work]) -> None:
         """Finish what `send` and `receive` started."""
+        remaining = list(reversed(works))
+
+        def finish() -> None:
+            while remaining:  # one left behind keeps one message alive, not all of them
+                remaining.pop().wait(WORK_TIMEOUT)  # its own would be that of the rendezvous
+
         with self.guard():
-            for work in works:
-                work.wait(WORK_TIMEOUT)  # its own would be that of the rendezvous
+            self._apart(finish)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -169,15 +174,22 @@ class Mesh:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _meet(self) -> None:
+    def _apart(self, function: Callable[[], T], timeout: timedelta | None = None) -> T:
+        """What comes of a function in a thread of its own. Raises MeshBroken as soon as severed, and TimeoutError."""
+        outcome: SimpleQueue[T | Exception] = SimpleQueue()
+        self._awaited = outcome
+        self._check()  # whoever severs from here on finds the queue
+        threading.Thread(target=_put, args=(outcome, function), name=f"mesh-{self.generation}", daemon=True).start()
         try:
-            self._met.put(self._meeting())
-        except Exception as error:
-            self._met.put(error)
-        _retired.clear()
+            first = outcome.get(timeout=timeout.total_seconds() if timeout else None)
+        except Empty:
+            raise TimeoutError(f"not within {timeout}") from None
+        if isinstance(first, Exception):
+            raise first
+        return first
 
-    def _meeting(self) -> _Met:
-        """Runs in a thread of its own. Whoever severs looks for connections to the addresses known by then."""
+    def _meet(self) -> _Met:
+        """Runs apart. Whoever severs looks for connections to the addresses that are known by then."""
         at = self._rendezvous
         own, self._store = _route(at.host, at.port)
         store = PrefixStore(str(at.generation), _connected(at.host, at.port))
@@ -189,7 +201,7 @@ class Mesh:
         self._members = frozenset((host, port) for host, port in map(json.loads, places))
         self._check()
         gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)
-        self._check()
+        threading.Thread(target=_retired.clear).start()
         return _Met(store, gloo)
 
     def _check(self) -> None:
@@ -235,6 +247,13 @@ _retired: list[ProcessGroupGloo] = []
 """The group that was left last. To destroy one is to wait for its threads, which may want Python's lock for a tensor.
 DDP holds that lock, so a DDP that outlives the mesh (in the frames of an exception, say) must not be the last owner.
 Dropped from here the lock is free. It takes 10 ms: that is done beside the next meeting."""
+
+
+def _put(outcome: SimpleQueue[T | Exception], function: Callable[[], T]) -> None:
+    try:
+        outcome.put(function())
+    except Exception as error:
+        outcome.put(error)
 
 
 def _started(work: dist.Work | None) -> dist.Work:
