@@ -92,15 +92,14 @@ def explain(code: str) -> str:
 def size_of(view: JobView) -> str:
     """How big a job is, or was when it trained last, and within which limits."""
     low, high = view.spec.elasticity.workers
-    limits = f"may have {low} to {high}" if low < high else f"always {low}"
-    if view.target_workers is not None and not view.status.is_terminal:
-        limits += f", asked for {view.target_workers}"
-    trained = "" if view.batch is None else f"batch {view.batch}, kappa {number(view.kappa)}"
-    if view.workers:
-        return f"{workers(view.workers)} ({limits}), {trained}"
-    return (
-        f"{f'at the end {trained}' if view.status.is_terminal else 'no workers now'} ({limits})" if trained else limits
-    )
+    limits = f"{low} to {high}" if low < high else f"{low}"
+    asked = "" if view.target_workers is None else f", asked for {view.target_workers}"
+    if view.batch is None:
+        return f"may have {limits} workers{asked}"
+    trained = f"batch {view.batch}, kappa {number(view.kappa)}"
+    if view.status.is_terminal:
+        return f"{trained} at the end"
+    return f"{workers(view.workers)} (may have {limits}{asked}), {trained}"
 
 
 def duration(seconds: float) -> str:

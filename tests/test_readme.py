@@ -89,7 +89,7 @@ def test_the_command_line(client: Client, database: Database, job: str, line: li
     arguments = [job[:-1] if part == "ID" else part for part in line[1:]]
     if "--watch" in arguments:
         arguments.remove("--watch")
-    if "--follow" in arguments:
+    if "--follow" in arguments or arguments[0] == "watch":
         end(database, job)
 
     result = CliRunner().invoke(command, arguments, obj=lambda _: client)
@@ -136,3 +136,11 @@ def test_every_place_on_the_map_exists() -> None:
         assert (ROOT / place).exists(), place
     for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_every_place_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "ARCHITECTURE.md").read_text())
+
+    assert len(named) > 10
+    for place in named:
+        assert (ROOT / place).exists() or (ROOT / "api_schemas" / place).exists(), place

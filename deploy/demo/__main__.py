@@ -22,9 +22,10 @@ from deploy.demo.server import ROOT, SLOTS, STOPPING, NotServed, served
 from deploy.demo.verdict import shortcomings
 
 INTERRUPTED = 130
-STORY = """\
-Job a trains on all four slots. Once 30 % are done, job b arrives and goes first: a gives up two workers, and takes them
-back when b has ended. (kappa: batch over base batch; rho: momentum of the EMA, which follows kappa as lr does.)"""
+STORY = (
+    "Job a trains on all four slots. Once 30 % are done job b arrives, which goes first: a gives up two workers, and "
+    "takes them back when b has ended. (kappa: batch over base batch; rho: momentum of the EMA.)"
+)
 
 
 def main(

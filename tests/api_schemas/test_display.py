@@ -158,8 +158,8 @@ def test_what_a_job_has_or_had() -> None:
     ended = job_view(phase=Phase.SUCCEEDED, workers=0, batch=128)
     waits = job_view(phase=Phase.QUEUED, workers=0, batch=None, kappa=None, target_workers=3, progress=Progress())
 
-    assert size_of(ended) == "at the end batch 128, kappa 2 (may have 1 to 4)"
-    assert size_of(waits) == "may have 1 to 4, asked for 3"
+    assert size_of(ended) == "batch 128, kappa 2 at the end"
+    assert size_of(waits) == "may have 1 to 4 workers, asked for 3"
     assert not any(line.startswith("progress") for line in in_file(display.job_view(waits)))
 
 
