@@ -156,7 +156,13 @@ def test_an_unknown_command_and_benchmark(machine: Machine) -> None:
     machine.install("python3.11")
 
     assert (machine.run("nonsense").returncode, machine.run("nonsense").stdout) == (1, "")
-    assert "Which benchmark?" in machine.run("bench", "../../x").stderr
+    assert machine.run("bench", "../../x").stderr.endswith("Which benchmark? There are: none yet\n")
+    (machine.checkout / "tests/benchmarks").mkdir(parents=True)
+    for name in ("b", "a", "__init__"):
+        (machine.checkout / f"tests/benchmarks/{name}.py").touch()
+    assert machine.run("bench").stderr == "Which benchmark? There are: a b \n"
+    assert machine.run("bench", "a", "x").returncode == 0
+    assert machine.calls("tests.benchmarks") == ["-m tests.benchmarks.a x"]
 
 
 def test_the_checkout_comes_first(machine: Machine) -> None:
