@@ -73,7 +73,7 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
     entered = all(workers[name].generation == plan.generation for name in core)
     superseded = not entered and plan.not_before > 0 and plan.not_before != wish.not_before
     changed = superseded or wish.kappa != plan.kappa
-    # Whoever is told of a plan without itself leaves: if one is due in any case, the warm come along.
+    # If a generation is due in any case, those who are warm come along.
     joiners = spare if changed or not (warming and patient) else []
     target = _first([*core, *joiners], wish.workers)
     changed = changed or target != plan.members

@@ -65,10 +65,13 @@ class Roll:
         self._on_status = on_status
         self._on_loss = on_loss
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._called: set[str] = set()  # to some generation
 
     async def adopt(self) -> None:
         """Take over those who live already; returns when each has answered, or is given up."""
-        looks = [self._watch(worker, lives=True) for worker in await self._crew.adopt()]
+        workers = await self._crew.adopt()
+        self._called.update(workers)
+        looks = [self._watch(worker, lives=True) for worker in workers]
         await asyncio.gather(*(first.wait() for first in looks))
 
     async def start(self, worker: str) -> None:
@@ -89,8 +92,9 @@ class Roll:
         await asyncio.gather(*(self.dismiss(worker) for worker in list(self.workers)))
 
     async def announce(self, plan: Plan) -> None:
-        """Tell everybody who is warm of a generation, those who leave with it too."""
-        await self._tell([self._crew.announce(worker, plan) for worker in self._warm()])
+        """Tell its members of a generation, and those who leave with it: who was called to an earlier one."""
+        self._called.update(plan.members)
+        await self._tell([self._crew.announce(worker, plan) for worker in self._warm() if worker in self._called])
 
     async def sever(self, generation: int) -> None:
         """Free everybody from a generation that is broken."""

@@ -71,6 +71,7 @@ class Ensemble:
     def __init__(self) -> None:
         self.actors: dict[str, Actor] = {}
         self.cold = False
+        self.over = False
         self.refuses: Exception | None = None  # what `start` raises
         self.checkpoint = 0  # samples that a generation without any state begins with
         self.started: list[str] = []
@@ -182,12 +183,10 @@ class Ensemble:
         self._play()
 
     def finish(self, *, exported: bool = True) -> None:
-        """The budget is used up."""
+        """The budget is used up, for every generation from now on."""
+        self.over = True
         for group in self._groups(Phase.TRAINING):
-            if exported:
-                group[0].record("exported", artifacts={"model.safetensors": "/model.safetensors"})
-            for actor in group:
-                actor.become(Phase.DONE)
+            self._conclude(group, exported=exported)
 
     def die(self, *names: str, end: str = "The process ended.") -> None:
         """All at one moment."""
@@ -241,6 +240,14 @@ class Ensemble:
             actor.samples, actor.size = samples, after
             actor.become(Phase.TRAINING)
         group[0].record("entered", restored=restored, **_change(plan, samples, before, after))
+        if self.over:
+            self._conclude(group, exported=True)
+
+    def _conclude(self, group: list[Actor], *, exported: bool) -> None:
+        if exported:
+            group[0].record("exported", artifacts={"model.safetensors": "/model.safetensors"})
+        for actor in group:
+            actor.become(Phase.DONE)
 
     def _end(self, actor: Actor, end: str) -> None:
         actor.end = end

@@ -132,8 +132,7 @@ def test_only_idle_workers_are_dismissed_the_newest_first_and_never_while_others
 
 
 @every_situation
-def test_a_warm_worker_is_taken_or_dismissed_but_never_told_of_a_plan_without_it(situation: Any) -> None:
-    """It would leave with such a plan, and another one would have to be started in its place."""
+def test_a_warm_worker_is_taken_along_or_dismissed(situation: Any) -> None:
     wanted, last, workers, patient = situation
     found = move(wanted, last, workers, patient=patient)
     if not found.members:

@@ -130,7 +130,7 @@ def test_one_that_dies_is_lost_and_told_of_once() -> None:
 
 
 def test_one_that_does_not_answer_is_given_up_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.05)
+    monkeypatch.setattr(roll, "SILENCE_S", 0.25)
 
     async def script(office: Office) -> None:
         await office.begin("w0", "w1")
@@ -139,7 +139,7 @@ def test_one_that_does_not_answer_is_given_up_and_killed(monkeypatch: pytest.Mon
         assert list(office.roll.workers) == ["w0"]
 
     office = play(script)
-    assert office.losses == [("w1", "It has not answered for 0.05 s.")]
+    assert office.losses == [("w1", "It has not answered for 0.25 s.")]
     assert office.crew.killed == ["w1"]
 
 
@@ -251,6 +251,31 @@ def test_those_who_are_warm_are_told_and_nobody_else() -> None:
     play(script)
 
 
+def test_one_that_got_warm_while_a_plan_was_made_without_it_stays_for_the_next() -> None:
+    async def script(office: Office) -> None:
+        await office.begin("w0", "w1")
+        await office.train("w0")
+        assert office.crew.actors["w1"].phase is Phase.READY
+        await office.roll.announce(plan("w0", "w1", generation=2))
+        office.crew.step()
+        await until(lambda: office.phases() == {"w0": Phase.TRAINING, "w1": Phase.TRAINING})
+
+    play(script)
+
+
+def test_an_adopted_one_that_a_plan_leaves_out_is_told() -> None:
+    async def script(office: Office) -> None:
+        await office.begin("w0", "w1")
+        await office.train("w0", "w1")
+        heir = Office(office.crew)
+        await heir.roll.adopt()
+        await heir.roll.announce(plan("w0", generation=2))
+        office.crew.step()
+        await until(lambda: list(heir.roll.workers) == ["w0"])
+
+    play(script)
+
+
 def test_neither_the_dead_nor_the_silent_hold_up_an_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll, "TELL_S", 0.05)
 
@@ -306,7 +331,7 @@ def test_a_dead_one_among_the_adopted_is_lost() -> None:
 
 
 def test_a_silent_one_among_the_adopted_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.05)
+    monkeypatch.setattr(roll, "SILENCE_S", 0.25)
 
     async def script(office: Office) -> None:
         await office.begin("w0", "w1")
