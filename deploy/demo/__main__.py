@@ -58,7 +58,8 @@ def _demonstrate(console: Console, data: Path, keep: bool) -> int:
         console.print("\n".join(missing) or "Both jobs succeeded, and no resize lost a step.")
         if missing:
             console.print(f"The service's log: {data / 'service.log'}", soft_wrap=True)
-        console.print(f"API reference: {address}/docs ({'Ctrl-C ends it' if keep else 'with --keep it stays'})")
+        stays = "Ctrl-C ends it" if keep else "ends with the demo; `./run demo --keep` leaves it there"
+        console.print(f"API reference: {address}/docs ({stays})", soft_wrap=True)
         if keep:
             signal.pause()
     return 1 if missing else 0
