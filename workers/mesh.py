@@ -15,6 +15,7 @@ process, Ray for instance: a connection is the group's if one of its ends is whe
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from datetime import timedelta
 from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
@@ -179,7 +181,7 @@ class Mesh:
         outcome: SimpleQueue[T | Exception] = SimpleQueue()
         self._awaited = outcome
         self._check()  # whoever severs from here on finds the queue
-        threading.Thread(target=_put, args=(outcome, function), name=f"mesh-{self.generation}", daemon=True).start()
+        _start(lambda: _put(outcome, function))
         try:
             first = outcome.get(timeout=timeout.total_seconds() if timeout else None)
         except Empty:
@@ -201,7 +203,7 @@ class Mesh:
         self._members = frozenset((host, port) for host, port in map(json.loads, places))
         self._check()
         gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)
-        threading.Thread(target=_retired.clear).start()
+        _start(_retired.clear)
         return _Met(store, gloo)
 
     def _check(self) -> None:
@@ -247,6 +249,23 @@ _retired: list[ProcessGroupGloo] = []
 """The group that was left last. To destroy one is to wait for its threads, which may want Python's lock for a tensor.
 DDP holds that lock, so a DDP that outlives the mesh (in the frames of an exception, say) must not be the last owner.
 Dropped from here the lock is free. It takes 10 ms: that is done beside the next meeting."""
+
+
+_threads: WeakSet[threading.Thread] = WeakSet()
+
+
+def _start(function: Callable[[], None]) -> None:
+    thread = threading.Thread(target=function, name="mesh", daemon=True)
+    _threads.add(thread)
+    thread.start()
+
+
+@atexit.register
+def _settle() -> None:
+    """A thread that comes back from torch while the interpreter is being taken down would abort the process."""
+    for thread in list(_threads):
+        thread.join(timeout=1.0)
+    _retired.clear()
 
 
 def _put(outcome: SimpleQueue[T | Exception], function: Callable[[], T]) -> None:
