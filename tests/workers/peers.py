@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +73,11 @@ class Peer:
     def result(self) -> Any:
         """What the function returned. Raises PeerFailed."""
         return self._receive("result")
+
+    def freeze(self) -> None:
+        """SIGSTOP: it is there, and does nothing any more."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -194,6 +195,23 @@ def come_without_connecting(link: Link, rendezvous: Rendezvous) -> None:
         Mesh(rendezvous).join()
 
 
+def send_much(link: Link, rendezvous: Rendezvous) -> float:
+    """A message larger than all buffers on its way; returns the seconds from the test's second word to the way out."""
+    with joined(rendezvous) as mesh:
+        message = torch.zeros(2**28, dtype=torch.uint8)
+        if mesh.rank == 1:
+            mesh.receive([message], 0)
+            link.report("receiving")
+            link.word()
+        link.word()
+        passed = severing(link, mesh)
+        works = mesh.send([message], 1)
+        link.report("sending")
+        with pytest.raises(MeshBroken):
+            mesh.wait(works)
+        return passed()
+
+
 def send_late(_: Link, rendezvous: Rendezvous, seconds: float) -> float:
     """What the second member gets from the first one, sent long after the rendezvous could have timed out."""
     value = torch.zeros(1)
@@ -342,6 +360,22 @@ def test_members_that_wait_for_one_who_hangs_are_freed(peers: Peers) -> None:
         assert total == 1
     hanging.tell("go")
     hanging.result()
+
+
+def test_the_sender_of_a_message_that_is_half_sent_is_freed(peers: Peers) -> None:
+    """gloo forgets it: it closes the connection, wakes nobody, and leaves no socket to shut down."""
+    sender, receiver = members = peers.take(2)
+    for peer, rendezvous in zip(members, peers.rendezvous(2), strict=True):
+        peer.start(send_much, rendezvous)
+    receiver.report()
+    receiver.freeze()
+    sender.tell("send")
+    sender.report()
+    time.sleep(0.2)
+    receiver.kill()
+    time.sleep(0.2)
+    sender.tell("sever")
+    assert sender.result() < SOON
 
 
 def test_a_member_that_left_is_noticed(peers: Peers) -> None:
@@ -503,6 +537,30 @@ def test_errors_that_are_no_runtime_errors_pass(alone: Mesh) -> None:
 
 def test_work_may_take_longer_than_a_rendezvous(peers: Peers) -> None:
     assert peers.run(send_late, 2, 2.0) == [0, 1]
+
+
+LEAVES_TWICE = """
+for generation in (1, 2):
+    mesh = Mesh(Rendezvous(generation=generation, host=host, port=port, rank=0, world=1))
+    mesh.join()
+    mesh.leave()
+"""
+
+SEVERED_WHILE_JOINING = """
+mesh = Mesh(Rendezvous(generation=1, host=host, port=port, rank=0, world=2))
+threading.Timer(0.3, mesh.sever).start()
+with contextlib.suppress(MeshBroken):
+    mesh.join()
+"""
+
+
+@pytest.mark.parametrize("life", [LEAVES_TWICE, SEVERED_WHILE_JOINING])
+def test_the_process_can_end_right_after(peers: Peers, life: str) -> None:
+    """With threads of torch just on their way back into the interpreter."""
+    preface = "import contextlib, threading\nfrom workers.mesh import Mesh, MeshBroken, Rendezvous\n"
+    where = f"host, port = {HOST!r}, {peers.store.port}\n"
+    done = subprocess.run([sys.executable, "-c", preface + where + life], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 # Where it listens
