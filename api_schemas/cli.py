@@ -46,7 +46,7 @@ Connect = Callable[[str | None], Client]
 """How a command gets its client; the `obj` of the call, where a test or another program brings its own."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or enough of its beginning.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, enough of its beginning, or its name.")]
 SpecFile = Annotated[typer.FileText, typer.Argument(metavar="FILE", help="A job spec as YAML or JSON; - for stdin.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field: --set optimizer.lr=0.1")

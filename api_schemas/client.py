@@ -122,17 +122,17 @@ class Client:
             self._seen[job] = (tag, view)
         return view
 
-    def resolve(self, prefix: str) -> str:
-        """The id of the one job whose id starts so. Raises NotFound, or InvalidRequest where there are several."""
+    def resolve(self, job: str) -> str:
+        """The id of the one job whose id starts so, or whose name this is. NotFound, or InvalidRequest: several."""
         try:
-            return self.job(prefix).id
+            return self.job(job).id
         except NotFound:
-            found = [row for row in self.iter_jobs() if row.id.startswith(prefix)]
+            found = [row for row in self.iter_jobs() if row.id.startswith(job) or row.name == job]
         if not found:
-            raise NotFound(f"No job has an id that starts with {prefix!r}.")
+            raise NotFound(f"No job is named {job!r}, or has an id that starts so.")
         if len(found) > 1:
             named = ", ".join(f"{row.id} ({row.name})" for row in found[:5])
-            raise InvalidRequest(f"{len(found)} jobs have an id that starts with {prefix!r}: {named}.")
+            raise InvalidRequest(f"{len(found)} jobs are named {job!r}, or have an id that starts so: {named}.")
         return found[0].id
 
     def patch(self, job: str, change: JobPatch | Mapping[str, Any]) -> JobView:

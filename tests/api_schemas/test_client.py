@@ -108,6 +108,16 @@ def test_etags_of_two_jobs_do_not_mix(service: Answers) -> None:
     assert [client.job(job).id for job in ("a", "b", "a", "b")] == ["a", "b", "a", "b"]
 
 
+def test_a_name_will_do_where_one_job_has_it(service: Answers) -> None:
+    service.add("GET", "/v1/jobs/digits", NotFound())
+    service.add("GET", "/v1/jobs/other", NotFound())
+    service.add("GET", "/v1/jobs", Page(items=[job_row("a1", "other"), job_row("b2"), job_row("c3")]))
+
+    assert service.client().resolve("other") == "a1"
+    with pytest.raises(InvalidRequest, match=r"2 jobs are named 'digits'.*: b2 \(digits\), c3 \(digits\)"):
+        service.client().resolve("digits")
+
+
 def test_a_prefix_names_one_job(service: Answers) -> None:
     service.add("GET", "/v1/jobs/ab", NotFound())
     service.add("GET", "/v1/jobs/abc1", NotFound())
