@@ -28,7 +28,7 @@ def spec(workers: tuple[int, int]) -> JobSpec:
             "optimizer": {"name": "adamw", "lr": 1e-3},
             "schedule": {"budget": "5 epochs"},
             "batch": {"base": 8, "per_worker": 8},
-            "elasticity": {"workers": workers},
+            "elasticity": {"workers": workers, "kappa": KAPPA},
         }
     )
 
@@ -109,11 +109,20 @@ class Stage:
         self.allocation = allocation(workers, **changes)
         await self.until(lambda: len(self.crew.trains) == workers and self.report and self.report.workers == workers)
 
+    async def settle(self) -> None:
+        """Until all that was trained is told."""
+        await self.until(lambda: self.report and self.report.samples == self.crew.samples, training=False)
+
     async def finished(self) -> dict[str, Any]:
         """The last event, once the controller has nothing left to say."""
         await self.until(lambda: self.report and self.report.done)
         await self.task
         return self.events[-1]
+
+    async def task_done(self) -> None:
+        """The controller has come to an end, whether the service has heard of it or not."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.task
 
     # -- what was told -------------------------------------------------------------------------------------------------
 
