@@ -13,6 +13,9 @@ from api_schemas.views import JobView, Phase, Progress
 SHOWN = {"lr": "lr", "ema_momentum": "rho"}
 """The hyperparameters worth a place in one line, and what they are called there."""
 
+LOST = "rank_lost"
+"""Cause and code of what follows when a worker is lost."""
+
 MEANING = {
     "decay_out_of_range": "a decay would leave its range",
     "rule_undefined": "no rule covers this optimizer",
@@ -33,8 +36,8 @@ def describe(event: Event) -> str | None:
         case events.Submitted():
             return "submitted"
         case events.PhaseChanged():
-            told = (Phase.RUNNING, Phase.RESIZING)  # by the events that lead there, with numbers
-            return None if event.phase in told else f"{event.phase}: {event.message}"
+            told = event.phase in (Phase.RUNNING, Phase.RESIZING) or event.code == LOST  # by the events that lead there
+            return None if told else f"{event.phase}: {event.message}"
         case events.ResizeRequested():
             when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
             return f"asked for {workers(event.workers)}{when}"
@@ -43,11 +46,12 @@ def describe(event: Event) -> str | None:
         case events.Started():
             return f"training on {workers(event.workers)}: batch {event.batch}, kappa {number(event.kappa)}"
         case events.Resizing():
-            return f"{event.workers[0]} -> {workers(event.workers[1])} announced: {event.reason}"
+            why = "" if event.cause == LOST else f": {event.reason}"  # that a worker is lost was just told
+            return f"{event.workers[0]} -> {workers(event.workers[1])} announced{why}"
         case events.Resized():
             return _resized(event)
         case events.RankLost():
-            return f"worker {event.rank} is lost: {event.reason}"
+            return event.reason
         case events.Evaluated():
             return f"evaluation after {event.samples} samples: {scores(event.target, event.ema)}"
         case events.CheckpointSaved():

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from api_schemas import events
 from api_schemas.board import Board
 from api_schemas.views import JobView, Phase, Progress
 from api_schemas.wording import describe, number
@@ -100,6 +101,24 @@ def test_what_numbers_tell_is_not_told_again() -> None:
     for phase, told in ((Phase.RUNNING, False), (Phase.RESIZING, False), (Phase.RECOVERING, True)):
         event = story()[1].model_copy(update={"phase": phase})
         assert (describe(event) is not None) == told
+
+
+def test_a_loss_is_told_once() -> None:
+    head = story()[0].model_dump(include={"job", "incarnation", "generation", "sequence", "at"})
+    reason = "Worker w2 was lost: It was killed."
+    told = [
+        events.RankLost(**head, rank=1, reason=reason),
+        events.PhaseChanged(**head, phase=Phase.RECOVERING, code="rank_lost", message=reason),
+        events.Resizing(**head, workers=(3, 2), cause="rank_lost", reason=reason),
+        events.Resizing(**head, workers=(2, 3), cause="joined", reason="One came."),
+    ]
+
+    assert [describe(event) for event in told] == [
+        reason,
+        None,
+        "3 -> 2 workers announced",
+        "2 -> 3 workers announced: One came.",
+    ]
 
 
 @pytest.mark.parametrize(
