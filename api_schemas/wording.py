@@ -80,10 +80,14 @@ def share(progress: Progress) -> float:
 
 
 def scores(target: Mapping[str, float | None], ema: Mapping[str, float | None] | None) -> str:
-    """Scores of the weights, and in brackets those of their average."""
+    """Scores of the weights, and in brackets those of their average. None is what JSON has for not finite."""
+
+    def shown(score: float | None) -> str:
+        return "not finite" if score is None else number(score)
+
     averaged = ema or {}
     return ", ".join(
-        f"{name} {number(score)}" + (f" (EMA {number(averaged[name])})" if name in averaged else "")
+        f"{name} {shown(score)}" + (f" (EMA {shown(averaged[name])})" if name in averaged else "")
         for name, score in target.items()
     )
 
@@ -99,7 +103,7 @@ def size_of(view: JobView) -> str:
     limits = f"{low} to {high}" if low < high else f"{low}"
     asked = "" if view.target_workers is None else f", asked for {view.target_workers}"
     if view.batch is None:
-        return f"may have {limits} workers{asked}"
+        return f"may have {limits} worker{'s' if high > 1 else ''}{asked}"
     trained = f"batch {view.batch}, kappa {number(view.kappa)}"
     if view.status.is_terminal:
         return f"{trained} at the end"

@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from api_schemas import display
+from api_schemas.jobs import JobSpec
 from api_schemas.previews import ScalingRow, SizePreview
 from api_schemas.scaling.findings import CODES
 from api_schemas.views import ClusterView, Evaluation, Phase, Progress
-from api_schemas.wording import MEANING, age, duration, size_of
-from tests.api_schemas.answers import NOW, job_row, job_view, resize_row
+from api_schemas.wording import MEANING, age, duration, scores, size_of
+from tests.api_schemas.answers import NOW, SPEC, job_row, job_view, resize_row
 
 ADAMW = {
     "lr": 0.0014142135,
@@ -159,8 +160,16 @@ def test_what_a_job_has_or_had() -> None:
     waits = job_view(phase=Phase.QUEUED, workers=0, batch=None, kappa=None, target_workers=3, progress=Progress())
 
     assert size_of(ended) == "batch 128, kappa 2 at the end"
+    single = waits.model_copy(
+        update={"spec": JobSpec.model_validate(SPEC | {"elasticity": {}}), "target_workers": None}
+    )
+    assert size_of(single) == "may have 1 worker"
     assert size_of(waits) == "may have 1 to 4 workers, asked for 3"
     assert not any(line.startswith("progress") for line in in_file(display.job_view(waits)))
+
+
+def test_a_score_that_is_not_finite_says_so() -> None:
+    assert scores({"loss": None, "accuracy": 0.1}, {"loss": None}) == "loss not finite (EMA not finite), accuracy 0.1"
 
 
 def test_an_empty_cluster() -> None:
