@@ -96,7 +96,7 @@ class GradientReducer:
         self.square_norm += float(squares.sum())
         if not self._coordinates:
             return _summed(gradient).then(lambda done: done.value()[0])
-        self._reduced.append((bucket.parameters(), _like(bucket, squares)))
+        self._reduced.append((bucket.parameters(), _views(bucket, squares)))
         if gradient.numel() <= FUSED:
             return _summed_together(gradient, self._scratch[bucket.index(), gradient.numel()])
         return _summed_both(gradient, squares)
@@ -118,12 +118,13 @@ class GradientReducer:
             torch.mul(bucket.buffer(), bucket.buffer(), out=squares)
             squares.div_(weight)
         else:
-            parts = zip(bucket.parameters(), bucket.gradients(), _like(bucket, squares), strict=True)
+            parts = zip(bucket.parameters(), _views(bucket, bucket.buffer()), _views(bucket, squares), strict=True)
             for parameter, gradient, square in parts:
-                own = gradient - self._before[parameter]
+                # One that only this micro-batch uses was not there before.
+                own = gradient - self._before[parameter] if parameter in self._before else gradient
                 torch.mul(own, own, out=square)
                 square.div_(weight)
-                if self._coordinates:
+                if parameter in self._squares:
                     square.add_(self._squares[parameter])
 
 
@@ -157,11 +158,18 @@ def _summed_both(gradient: Tensor, squares: Tensor) -> Future[Tensor]:
     return collect_all([_summed(gradient), _summed(squares)]).then(take)
 
 
-def _like(bucket: GradBucket, flat: Tensor) -> list[Tensor]:
-    """Views of a tensor of the bucket's size, shaped and strided as the bucket's gradients are."""
-    start = bucket.buffer().storage_offset()
-    base = flat.storage_offset()
+def _views(bucket: GradBucket, flat: Tensor) -> list[Tensor]:
+    """Views of a tensor of the bucket's size, one for each parameter, laid out as DDP fills the bucket.
+
+    That is as the parameter itself lies, if it is dense (channels last, say); `bucket.gradients()` ignores it.
+    """
+    start = flat.storage_offset() - bucket.buffer().storage_offset()
     return [
-        flat.as_strided(gradient.shape, gradient.stride(), base + gradient.storage_offset() - start)
-        for gradient in bucket.gradients()
+        flat.as_strided(parameter.shape, _strides(parameter), start + gradient.storage_offset())
+        for parameter, gradient in zip(bucket.parameters(), bucket.gradients(), strict=True)
     ]
+
+
+def _strides(parameter: Tensor) -> tuple[int, ...]:
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(parameter.shape, parameter.stride(), strict=True))
+    return parameter.stride() if extent == parameter.numel() else parameter.new_empty(parameter.shape).stride()
