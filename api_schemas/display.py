@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from api_schemas.previews import ScalingRow, SizePreview
 from api_schemas.views import ClusterView, JobRow, JobView, Phase, Resize, ResizePreview
@@ -34,7 +35,7 @@ def console(*, stderr: bool = False) -> Console:
 def show(console: Console, *parts: RenderableType) -> None:
     """Print, one below the other; without the blanks at the ends of lines where it is no terminal."""
     if console.is_terminal:
-        console.print(*parts, sep="\n")
+        console.print(*parts, sep="\n", crop=False)
         return
     with console.capture() as captured:
         console.print(*parts, sep="\n")
@@ -48,13 +49,13 @@ def live(jobs: Iterable[tuple[JobView, float | None]]) -> RenderableType:
 
 
 def job_list(rows: Sequence[JobRow], now: datetime) -> RenderableType:
-    """Jobs, one a line; why, for those that neither train nor did all they were to do."""
+    """Jobs, one a line; why, for those that wait, recover or failed."""
     table = _table("id", "name", "phase", "workers", "done", "age", "why")
     for row in rows:
-        fine = row.status.phase in (Phase.RUNNING, Phase.SUCCEEDED)
+        why = row.status.message if row.status.phase in (Phase.QUEUED, Phase.RECOVERING, Phase.FAILED) else ""
         done = f"{share(row.progress):.0%}"
         state = [row.status.phase, str(row.workers), done, age(row.created_at, now)]
-        table.add_row(row.id, row.name, *state, "" if fine else row.status.message)
+        table.add_row(row.id, row.name, *state, why)
     return table
 
 
@@ -67,11 +68,12 @@ def job_view(view: JobView) -> RenderableType:
         table.add_row(name, text)
     if view.evaluation is not None:
         table.add_row("evaluation", scores(view.evaluation.target, view.evaluation.ema))
-    for name, url in view.artifacts.items():
-        table.add_row(name, url)
+    longest = max(map(len, view.artifacts), default=0)
+    lines = [f"{name:<{longest}}  {url}" for name, url in view.artifacts.items()]
+    urls = [Text(line, no_wrap=True, overflow="ignore") for line in lines]  # in one piece, to be copied
     tail = ["", view.status.traceback.rstrip()] if view.status.traceback else []
     log = ["", "The last lines of its log:", *view.status.log_tail] if view.status.log_tail else []
-    return Group(table, *tail, *log)
+    return Group(table, *urls, *tail, *log)
 
 
 def _facts(view: JobView) -> Iterator[tuple[str, str]]:
