@@ -118,7 +118,9 @@ def feed_second_moment(
         if weights.spread:
             torch._foreach_add_(moments, [spread[p] for p in params], alpha=scale * weights.spread)
         if weights.square != 1:
-            gradients = _decayed(params, group)
+            # Before torch 2.7 the groups do not say it: Adam and AdamW were two classes.
+            coupled = not group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
+            gradients = _decayed(params, group["weight_decay"] if coupled else 0.0)
             torch._foreach_addcmul_(moments, gradients, gradients, value=scale * (weights.square - 1))
 
 
@@ -132,12 +134,10 @@ def _adam_state(optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any
     return state
 
 
-def _decayed(params: list[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
-    """The gradients as Adam sees them: with weight decay where it is coupled."""
+def _decayed(params: list[Tensor], weight_decay: float) -> list[Tensor]:
+    """The gradients as Adam sees them: with the weight decay that is coupled to them."""
     gradients = [p.grad for p in params if p.grad is not None]
-    if group["weight_decay"] and not group["decoupled_weight_decay"]:
-        return list(torch._foreach_add(gradients, params, alpha=group["weight_decay"]))
-    return gradients
+    return list(torch._foreach_add(gradients, params, alpha=weight_decay)) if weight_decay else gradients
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
