@@ -10,7 +10,7 @@ import io
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TextIO
 
@@ -30,7 +30,8 @@ class Worklog:
         self._folder = f"logs/{worker}"
         self._now = now
         self._lock = threading.Lock()
-        self._unstored: deque[str] = deque(maxlen=KEPT * KEPT)
+        self._storing = threading.Lock()  # held while the storage is, so that a line is written once
+        self._unstored = _unstored()
         self._recent: deque[str] = deque(maxlen=KEPT)
         self._number: int | None = None  # of the next segment; None: the storage was not asked yet
 
@@ -54,19 +55,18 @@ class Worklog:
 
     def store(self) -> None:
         """Write what was gathered; where the storage fails, it is tried again with the next lines."""
-        with self._lock:
-            lines = list(self._unstored)
-        if not lines:
-            return
-        try:
-            self._write(lines)
-        except StorageError:
-            return
-        with self._lock:
-            for _ in lines:
-                self._unstored.popleft()
+        with self._storing:
+            with self._lock:
+                lines, self._unstored = self._unstored, _unstored()
+            if not lines:
+                return
+            try:
+                self._write(lines)
+            except StorageError:
+                with self._lock:
+                    self._unstored = _unstored(*lines, *self._unstored)
 
-    def _write(self, lines: list[str]) -> None:
+    def _write(self, lines: Iterable[str]) -> None:
         if self._number is None:
             self._number = len(self._storage.list(self._folder))
         self._storage.write(f"{self._folder}/{self._number:06d}.log", "".join(f"{line}\n" for line in lines).encode())
@@ -76,6 +76,10 @@ class Worklog:
         wait = threading.Event()
         while not wait.wait(EVERY_S):
             self.store()
+
+
+def _unstored(*lines: str) -> deque[str]:
+    return deque(lines, maxlen=KEPT * KEPT)
 
 
 class _Tee(io.TextIOBase):
