@@ -38,6 +38,7 @@ class Case:
     fused: int = 2**18
     bucket_mb: float = 25.0
     model: str = "layers"
+    alike: bool = False  # all samples
 
     @property
     def batch(self) -> int:
@@ -85,9 +86,11 @@ def network(kind: str) -> Layers:
     return Layers(kind).double()
 
 
-def batch_of(step: int, batch: int) -> tuple[Tensor, Tensor]:
+def batch_of(step: int, case: Case) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(step)
-    return (torch.randn(batch, width, generator=generator, dtype=torch.float64) for width in (6, 2))  # type: ignore
+    rows = 1 if case.alike else case.batch
+    x, y = (torch.randn(rows, width, generator=generator, dtype=torch.float64) for width in (6, 2))
+    return x.expand(case.batch, -1), y.expand(case.batch, -1)
 
 
 def loss_of(model: Any, data: tuple[Tensor, Tensor], part: tuple[int, int], *, last: bool) -> Tensor:
@@ -118,7 +121,7 @@ def train(_: Link, rendezvous: Rendezvous, case: Case) -> list[Outcome]:
     weights = [(stop - start) / case.batch for start, stop in parts]
     for step in range(case.steps):
         reducer.buckets = []
-        data = tuple(batch_of(step, case.batch))
+        data = batch_of(step, case)
         reducer.begin(weights, shards=len(case.shards))
         for position, ((start, stop), weight) in enumerate(zip(parts, weights, strict=True)):
             last = position == len(parts) - 1
@@ -146,7 +149,7 @@ def train(_: Link, rendezvous: Rendezvous, case: Case) -> list[Outcome]:
 def by_hand(case: Case, step: int) -> tuple[list[Tensor], list[Tensor], float]:
     """Mean gradient, spread by coordinate, and sum of w |g|^2, on one process."""
     model = network(case.model)
-    parameters, data = list(model.parameters()), tuple(batch_of(step, case.batch))
+    parameters, data = list(model.parameters()), batch_of(step, case)
     means = [torch.zeros_like(p) for p in parameters]
     squares = [torch.zeros_like(p) for p in parameters]
     for worker in case.slices:
@@ -222,6 +225,13 @@ def test_the_norm_alone_costs_no_coordinates(peers: Peers, slices: Slices) -> No
 def test_without_measuring_it_is_a_plain_sum(peers: Peers) -> None:
     steps = check(peers, Case(ACCUMULATED, steps=2, norms=False, coordinates=False))
     assert not any(outcome.measuring or outcome.square_norm for outcomes in steps for outcome in outcomes)
+
+
+@pytest.mark.parametrize("slices", [EQUAL, ACCUMULATED], ids=["equal", "accumulated"])
+def test_samples_that_are_all_alike_have_no_spread_below_zero(peers: Peers, slices: Slices) -> None:
+    """Rounding would leave some."""
+    steps = check(peers, Case(slices, steps=3, alike=True))
+    assert all(float(each.max()) < 1e-13 for outcomes in steps for each in outcomes[0].spread)
 
 
 def test_a_single_shard_has_no_spread(peers: Peers) -> None:
