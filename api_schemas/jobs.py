@@ -146,14 +146,8 @@ class ElasticitySpec(_Part):
 class ResourcesSpec(_Part):
     """What one worker occupies."""
 
-    cpu: float = Field(1, ge=0, le=1024)
-    gpu: Literal[0, 1] = Field(0, description="One process drives one GPU.")
-
-    @model_validator(mode="after")
-    def _something(self) -> ResourcesSpec:
-        if self.cpu == 0 and self.gpu == 0:
-            raise ValueError("a worker must occupy a CPU or a GPU")
-        return self
+    cpu: float = Field(1, gt=0, le=1024)
+    gpu: Literal[0] = Field(0, description="Workers train on CPUs, so far.")
 
 
 class CheckpointSpec(_Part):

@@ -59,7 +59,9 @@ class Archive:
     def save(self, state: State, *, last: bool) -> None:
         """Copy the state and write it beside the training; with `last`, return once it is written or failed."""
         if self._writer is None:
-            self._writer = CheckpointWriter(self._storage, self._report, keep=self._keep, permit=self._permit)
+            self._writer = CheckpointWriter(
+                self._storage, self._report, keep=self._keep, permit=self._permit, refusal=self._refusal
+            )
         meta = {**state.meta, **self._about, **self._term._asdict()}
         self._writer.submit(checkpoint.checkpoint_name(meta["samples"]), checkpoint.capture(state.groups, meta))
         if last:

@@ -31,6 +31,13 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 Group = Mapping[str, Tensor]
 
+Refusal = Callable[[Mapping[str, Any]], str | None]
+"""The reason against a checkpoint, from its meta; None: there is none."""
+
+
+def _none(_meta: Mapping[str, Any]) -> str | None:
+    return None
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -94,11 +101,11 @@ def load(storage: Storage, name: str) -> Snapshot:
 def load_latest(
     storage: Storage,
     on_skip: Callable[[str, str], None],
-    refusal: Callable[[Mapping[str, Any]], str | None] = lambda meta: None,  # noqa: ARG005 (named for the caller)
+    refusal: Refusal = _none,
 ) -> tuple[str, Snapshot] | None:
     """Name and content of the newest checkpoint that is whole and not refused; None where there is none.
 
-    `refusal(meta)` is the reason against one, or None. `on_skip(name, reason)` is called for each that is damaged or
+    `on_skip(name, reason)` is called for each that is damaged or
     refused on the way. StorageError passes through: storage that does not answer is no reason to fall back on older
     work.
     """
@@ -120,17 +127,33 @@ def names(storage: Storage) -> list[str]:
     return sorted(parts[1] for parts in found if len(parts) == 3 and parts[2] == _MANIFEST)
 
 
-def prune(storage: Storage, keep: int) -> list[str]:
-    """Delete all but the newest `keep` checkpoints, and what failed writes older than those left; returns names."""
+def prune(storage: Storage, keep: int, refusal: Refusal = _none) -> list[str]:
+    """Delete all but the newest `keep` checkpoints, and what failed writes older than those left; returns names.
+
+    Those that are refused go too, and do not count.
+    """
     if keep < 1:
         raise ValueError(f"at least one checkpoint has to be kept, not {keep}")
-    kept = names(storage)[-keep:]
-    return _delete(storage, lambda name: bool(kept) and name < kept[0])
+    kept: list[str] = []
+    refused: list[str] = []
+    for name in reversed(names(storage)):
+        (refused if _is_refused(storage, name, refusal) else kept).append(name)
+        if len(kept) == keep:
+            break
+    return _delete(storage, lambda name: name in refused or (bool(kept) and name < kept[-1]))
 
 
 def discard_after(storage: Storage, samples: int) -> list[str]:
     """Delete every checkpoint beyond `samples`: after a rollback to there they are of an abandoned line."""
     return _delete(storage, lambda name: name > checkpoint_name(samples))
+
+
+def _is_refused(storage: Storage, name: str, refusal: Refusal) -> bool:
+    """A damaged one is not: whoever loads skips it, and it may be all that tells of a fault."""
+    try:
+        return refusal(_read_manifest(storage, name)["meta"]) is not None
+    except (CheckpointDamaged, NotStored):
+        return False
 
 
 def _delete(storage: Storage, chosen: Callable[[str], bool]) -> list[str]:

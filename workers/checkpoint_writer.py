@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 
 from workers import checkpoint
-from workers.checkpoint import Snapshot
+from workers.checkpoint import Refusal, Snapshot
 from workers.storage import Storage, StorageError
 
 _log = logging.getLogger(__name__)
@@ -44,12 +44,14 @@ class CheckpointWriter:
         *,
         keep: int | None = None,
         permit: Callable[[], None] = lambda: None,
+        refusal: Refusal = lambda _: None,
     ) -> None:
         """`report` is told what was written or failed, in order, by the thread; of a replaced snapshot neither.
 
-        `permit` is that of `checkpoint.save`.
+        `permit` is that of `checkpoint.save`, `refusal` that of `checkpoint.prune`.
         """
         self._permit = permit
+        self._refusal = refusal
         self._storage = storage
         self._report = report
         self._keep = keep
@@ -110,6 +112,6 @@ class CheckpointWriter:
         if self._keep is None:
             return
         try:
-            checkpoint.prune(self._storage, self._keep)
+            checkpoint.prune(self._storage, self._keep, self._refusal)
         except StorageError as error:
             _log.warning("old checkpoints stay: %s", error, extra={"action": "checkpoint.prune_failed"})

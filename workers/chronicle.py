@@ -35,6 +35,9 @@ class Chronicle:
         self.generation: int = notes.get("generation", 0)  # the last one that trains or trained
         self.committed: int = notes.get("committed", launch.before.samples if launch.before else 0)
         self.exported: bool = notes.get("exported", False)
+        self.finished: bool = notes.get("finished", False)
+        self.named: int = notes.get("named", 0)  # workers so far
+        self.announced: int = notes.get("announced", 0)  # the highest number of a generation
         self._heard: dict[str, int] = dict(notes.get("heard", {}))
         self._seen: int = notes.get("seen", self.committed)
         self._seen_before = self._seen
@@ -57,6 +60,11 @@ class Chronicle:
         seen: int = self._spool.notes.get("seen", self._seen_before)
         return min(seen, self._seen)
 
+    def catch_up(self, acked: int) -> None:
+        """Number on behind what the service has: an earlier life gave out events that it could not store."""
+        self._spool.skip_to(acked)
+        self._sequence = max(self._sequence, acked)
+
     def inherit(self, spool: Spool, acked: int) -> None:
         """Say again, as this incarnation, what the one before said and the service never acknowledged."""
         for event in spool.after(acked):
@@ -73,6 +81,7 @@ class Chronicle:
         self._commit()
         self._say(kind, **fields)
         self.exported = self.exported or kind == "exported"
+        self.finished = self.finished or kind == "finished"
 
     def hear(self, worker: str, status: Status) -> None:
         """What a worker has to report."""
@@ -165,5 +174,5 @@ class Chronicle:
         }
 
     def _notes(self) -> dict[str, Any]:
-        names = ("started", "generation", "committed", "exported")
+        names = ("started", "generation", "committed", "exported", "finished", "named", "announced")
         return {name: getattr(self, name) for name in names} | {"seen": self._seen, "heard": dict(self._heard)}

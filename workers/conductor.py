@@ -19,7 +19,7 @@ from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from workers.chronicle import Chronicle
-from workers.membership import Move, Plan, Wish, is_broken, next_move
+from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
 from workers.roll import Crew, Roll
 from workers.spool import Spool
 from workers.status import Phase, Status
@@ -31,8 +31,8 @@ PATIENCE_S = 10.0
 """How long those who are warm wait for those who are not, before the job begins or grows without them."""
 DEATHS = 4
 """Workers that may die in a row without a sample trained in between."""
-BACKOFF_S = 0.5
-"""Before another worker is started after a death without progress; doubles."""
+BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
+"""Before another worker is started after a death without progress; doubles, up to the second."""
 REPORT_LIMIT = 500
 """Events of one report."""
 
@@ -52,7 +52,7 @@ class Conductor:
         meet: Callable[[], tuple[str, int]],
         now: Callable[[], datetime],
     ) -> None:
-        """`meet` opens a store where a generation can meet, and returns its host and port; it blocks."""
+        """`meet` is where generations meet: host and port of a store. It blocks when it is called first."""
         self._launch = launch
         self._spool = spool
         self._chronicle = chronicle
@@ -66,17 +66,16 @@ class Conductor:
         )
         self._written = asyncio.Condition()
         self._cancelled = False
-        self._finished = False
         self._allocation: Allocation | None = None
         self._told_at = now()  # when the allocation came
         self._answered: Allocation | None = None  # the allocation for which the last generation was announced
         self._plan: Plan | None = None
-        self._generations = 0  # the highest number that was given to one
         self._severed = 0
-        self._named = 0  # workers so far
         self._lost_at, self._loss = now(), ""  # the last loss
-        self._deaths = 0  # in a row without progress
-        self._died_at = -1  # samples committed at the last of them
+        self._lost_from = 0  # the last generation that lost somebody who had a state
+        self._deaths = 0  # waves of them in a row, without progress
+        self._wave = 0  # workers below this number belong to waves that are counted
+        self._died_at = -1  # samples committed at the last wave
         self._start_after = 0.0  # by the loop's clock, as is
         self._warm_since: float | None = None  # when the first of those who wait became warm
 
@@ -87,6 +86,7 @@ class Conductor:
         self._cancelled = self._cancelled or command.intent == "cancel"
         if command.allocation != self._allocation:
             self._allocation, self._told_at = command.allocation, self._now()
+        self._chronicle.catch_up(command.acked)
         self._roll.news.set()
         await asyncio.to_thread(self._trim, command.acked)
         with contextlib.suppress(TimeoutError):
@@ -96,7 +96,7 @@ class Conductor:
 
     def is_over(self, acked: int) -> bool:
         """Whether the service has all that there is to know."""
-        return self._finished and not self._chronicle.pending and acked >= self._spool.last
+        return self._chronicle.finished and not self._chronicle.pending and acked >= self._spool.last
 
     def _report(self, acked: int) -> Report:
         events = self._spool.after(acked, REPORT_LIMIT)
@@ -110,7 +110,7 @@ class Conductor:
                 "workers": phases.count(Phase.TRAINING),
                 "joining": phases.count(Phase.WARMING),
                 "samples": self._chronicle.committed,
-                "done": self._finished and said,
+                "done": self._chronicle.finished and said,
                 "events": events,
             }
         )
@@ -127,8 +127,10 @@ class Conductor:
         """Until the job has come to an end. What goes wrong here fails the job, and says so."""
         try:
             await self._roll.adopt()
+            if self._chronicle.finished:
+                await self._roll.dismiss_all()
             self._find_out(self._roll.workers)
-            while not self._finished:
+            while not self._chronicle.finished:
                 self._roll.news.clear()
                 await self._round()
                 await self._flush()
@@ -144,19 +146,19 @@ class Conductor:
         """After another life of this controller: the generation that its workers are in is the last one."""
         if not workers:
             return
-        self._named = 1 + max(int(worker.removeprefix("w")) for worker in workers)
-        numbers = [(status.generation, status.pending, status.broken) for status in workers.values()]
-        self._generations = max(max(each) for each in numbers)
+        chronicle = self._chronicle
+        chronicle.named = max(chronicle.named, *(1 + _number(worker) for worker in workers))
+        numbers = [
+            number for status in workers.values() for number in (status.generation, status.pending, status.broken)
+        ]
+        chronicle.announced = max(chronicle.announced, *numbers)
         newest = max(workers.values(), key=lambda status: status.generation)
         if newest.generation:
-            limits = self._launch.spec.elasticity.kappa
-            self._plan = _plan(newest.generation, newest.members, kappa=limits)
-        pending = max(status.pending for status in workers.values())
-        self._severed = 0 if pending else max(status.broken for status in workers.values())
+            self._plan = _plan(newest.generation, newest.members, kappa=self._launch.spec.elasticity.kappa)
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0 if self._finished else ROUND_S):
+            async with asyncio.timeout(0 if self._chronicle.finished else ROUND_S):
                 await self._roll.news.wait()
 
     async def _flush(self) -> None:
@@ -180,8 +182,8 @@ class Conductor:
             await self._on_failure(failed, workers[failed])
         elif self._succeeded(workers):
             await self._finish("succeeded", "finished", "The budget is used up.")
-        elif self._deaths >= DEATHS:
-            message = f"{self._deaths} workers in a row were lost before a sample was trained on. {self._loss}"
+        elif self._deaths >= DEATHS and not any(status.samples >= 0 for status in workers.values()):
+            message = f"Workers were lost {self._deaths} times in a row before a sample was trained on. {self._loss}"
             await self._finish("failed", "workers_lost", message)
         elif self._allocation is not None:
             await self._cut_off(workers)
@@ -197,8 +199,8 @@ class Conductor:
         assert status.failure is not None, "a worker that failed says why"
         failure = status.failure
         if status.generation == 0 and self._plan is not None:
-            await self._roll.dismiss(worker)
             self._on_loss(worker, failure.message)
+            await self._roll.dismiss(worker)
             return
         details = {"traceback": failure.traceback, "log_tail": failure.log_tail}
         await self._finish("failed", failure.code, failure.message, **details)
@@ -207,14 +209,13 @@ class Conductor:
         """Say how it ended, once nobody trains any more."""
         await self._roll.dismiss_all()
         self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
-        self._finished = True
 
     # -- size ----------------------------------------------------------------------------------------------------------
 
     async def _cut_off(self, workers: dict[str, Status]) -> None:
-        """Free everybody who is still in a generation that is broken."""
-        broken = max((status.broken for status in workers.values()), default=0)
-        if self._plan is not None and is_broken(self._plan, workers):
+        """Free everybody who is still in a generation that is broken. One that nobody has come to holds nobody."""
+        broken = max([self._lost_from, *(status.broken for status in workers.values() if status.samples >= 0)])
+        if self._plan is not None and is_broken(self._plan, workers) and has_begun(self._plan, workers):
             broken = max(broken, self._plan.generation)
         if broken > self._severed:
             self._severed = broken
@@ -248,19 +249,20 @@ class Conductor:
     async def _start(self, count: int) -> None:
         if self._plan is not None:
             self._chronicle.say("joining", workers=count)
-        first, self._named = self._named, self._named + count
+        first = self._chronicle.named
+        self._chronicle.named += count
         for number in range(first, first + count):  # in this order, which becomes that of the ranks
             await self._roll.start(f"w{number}")
 
     async def _announce(self, members: tuple[str, ...], allocation: Allocation) -> None:
-        lost = self._plan is not None and is_broken(self._plan, self._roll.workers)
+        lost = self._is_lost(self._plan)
         cause, reason, decide_s = self._why(allocation, lost=lost)
         if self._plan is not None and (lost or not allocation.not_before):
             sizes = (len(self._plan.members), len(members))
             self._chronicle.say("resizing", workers=sizes, cause=cause, reason=reason)
-        self._generations += 1
+        self._chronicle.announced += 1
         self._plan = _plan(
-            self._generations,
+            self._chronicle.announced,
             members,
             meeting=await asyncio.to_thread(self._meet),
             kappa=allocation.kappa,
@@ -269,6 +271,13 @@ class Conductor:
         )
         self._answered = allocation
         await self._roll.announce(self._plan)
+
+    def _is_lost(self, plan: Plan | None) -> bool:
+        """Whether the generation that trained is no more: not where only the next one came to nothing."""
+        if plan is None or not is_broken(plan, self._roll.workers):
+            return False
+        trained = self._chronicle.generation
+        return has_begun(plan, self._roll.workers) or self._lost_from >= trained or self._severed >= trained
 
     def _why(self, allocation: Allocation, *, lost: bool) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
@@ -280,15 +289,26 @@ class Conductor:
         return allocation.cause, allocation.reason, decide_s
 
     def _on_loss(self, worker: str, reason: str) -> None:
-        """A worker is gone. Those that die before anybody trains on a sample are counted."""
+        """A worker is gone. Those that went together are one wave; waves without progress in between are counted."""
         members = self._plan.members if self._plan else ()
-        rank = members.index(worker) if worker in members else int(worker.removeprefix("w"))
+        rank = members.index(worker) if worker in members else _number(worker)
         self._lost_at, self._loss = self._now(), f"Worker {worker} was lost: {reason}"
         self._chronicle.say("rank_lost", rank=rank, reason=self._loss)
-        progressed = self._chronicle.committed > self._died_at
+        status = self._roll.workers[worker]
+        if status.samples >= 0:
+            self._lost_from = max(self._lost_from, status.generation)
+        if _number(worker) < self._wave:
+            return
+        self._wave = self._chronicle.named
+        progressed = status.samples >= 0 and self._chronicle.committed > self._died_at
         self._deaths = 1 if progressed else self._deaths + 1
         self._died_at = self._chronicle.committed
-        self._start_after = asyncio.get_running_loop().time() + BACKOFF_S * (2 ** (self._deaths - 1) - 1)
+        backoff = min(BACKOFF_S * (2 ** (self._deaths - 1) - 1), LONGEST_BACKOFF_S)
+        self._start_after = asyncio.get_running_loop().time() + backoff
+
+
+def _number(worker: str) -> int:
+    return int(worker.removeprefix("w"))
 
 
 def _plan(

@@ -44,7 +44,7 @@ class Controller:
         if launch.before and not spool.last:
             chronicle.inherit(Spool(storage, launch.before.incarnation), launch.before.acked)
         self._launch = launch
-        self._conductor = Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().open, now=_now)
+        self._conductor = Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().place, now=_now)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._work, name="conductor", daemon=True).start()
 
@@ -105,21 +105,19 @@ class _RayCrew:
 
 
 class _Meeting:
-    """The stores where generations meet. One generation's is kept while the next one meets."""
+    """The store where all generations meet."""
 
     def __init__(self) -> None:
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self._stores: list[Any] = []
+        self._store: Any = None
 
-    def open(self) -> tuple[str, int]:
-        """A new store; its host and port."""
-        import torch.distributed as dist  # takes seconds, while the workers import it too
+    def place(self) -> tuple[str, int]:
+        """The store's host and port."""
+        if self._store is None:
+            import torch.distributed as dist  # takes seconds, while the workers import it too
 
-        store = dist.TCPStore(  # type: ignore[attr-defined]
-            self._host, 0, is_master=True, wait_for_workers=False
-        )
-        self._stores = [*self._stores[-1:], store]
-        return self._host, store.port
+            self._store = dist.TCPStore(self._host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        return self._host, self._store.port
 
 
 def start(launch_json: str) -> None:

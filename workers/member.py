@@ -150,13 +150,18 @@ class Member:
         except MeshBroken:
             trainer.undo()
             with self._changed:
-                self._broken = max(self._broken, plan.generation)
+                if not self._is_superseded(plan):
+                    self._broken = max(self._broken, plan.generation)
         finally:
             trainer.leave()
             mesh.leave()
             with self._changed:
                 self._mesh = None
         self._become(phase)
+
+    def _is_superseded(self, plan: Plan) -> bool:
+        """Whether another generation was announced before this one trained: it is not broken, nobody wants it."""
+        return self._phase is Phase.JOINING and self._next is not None and self._next.generation > plan.generation
 
     def _rendezvous(self, plan: Plan) -> Rendezvous:
         rank = plan.rank_of(self._worker)

@@ -52,6 +52,11 @@ def is_broken(plan: Plan, workers: Mapping[str, Status]) -> bool:
     return any(member not in workers or workers[member].broken >= plan.generation for member in plan.members)
 
 
+def has_begun(plan: Plan, workers: Mapping[str, Status]) -> bool:
+    """Whether somebody with a state has come to this generation. Before, those who train are still in the last one."""
+    return any(status.samples >= 0 and status.generation >= plan.generation for status in workers.values())
+
+
 def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, patient: bool) -> Move:
     """From the wish, the last generation announced and the workers that live, to what is done next.
 
@@ -67,6 +72,7 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
         return replace(moves, members=_first(spare, wish.workers) if begins and _all_out(workers) else None)
     if is_broken(plan, workers):
         out = _all_out(workers) and all(workers[name].broken >= plan.generation for name in core)
+        out = out or not has_begun(plan, workers)
         return replace(moves, members=_first([*core, *spare], wish.workers) if out else None)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 else:
     from torch.distributed import PrefixStore, Store, TCPStore
 
+PATIENCE = timedelta(days=30)
+"""For the others to come: they finish a step first, or an evaluation. Who never comes is noticed by other means."""
+
 JOIN_TIMEOUT = timedelta(seconds=15)
-"""How long a rendezvous may take once every member was told of it; all members are warm by then."""
+"""For connecting to each other, once all have come."""
 
 WORK_TIMEOUT = timedelta(minutes=30)
 """For collectives: one member may evaluate or export while the others wait. Loss is noticed by other means."""
@@ -89,7 +92,7 @@ class Mesh:
         """Meet the others, and be torch's default group from then on. Raises MeshBroken."""
         self._check()
         try:
-            met = self._apart(self._meet, JOIN_TIMEOUT)
+            met = self._apart(self._meet)
         except (MeshBroken, RuntimeError, OSError) as error:  # TimeoutError is one of the last
             self.sever()
             _connected.cache_clear()  # the meeting may still be waiting on it
@@ -199,7 +202,9 @@ class Mesh:
         self._members = frozenset([listening])
         self._check()
         store.set(f"member/{at.rank}", json.dumps(listening))
-        places = store.multi_get([f"member/{rank}" for rank in range(at.world)])
+        members = [f"member/{rank}" for rank in range(at.world)]
+        store.wait(members, PATIENCE)
+        places = store.multi_get(members)
         self._members = frozenset((host, port) for host, port in map(json.loads, places))
         self._check()
         gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)

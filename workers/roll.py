@@ -57,7 +57,9 @@ class Roll:
         on_status: Callable[[str, Status], None],
         on_loss: Callable[[str, str], None],
     ) -> None:
-        """`cursors(worker)`: the last record and the last point that are known of it. `on_loss(worker, reason)`."""
+        """`cursors(worker)`: the last record and the last point that are known of it. `on_loss(worker, reason)`: it
+        is still on the roll then, as it was seen last.
+        """
         self.workers: dict[str, Status] = {}
         self.news = asyncio.Event()
         self._crew = crew
@@ -151,9 +153,9 @@ class Roll:
             looked.set()
 
     async def _lose(self, worker: str, reason: str) -> None:
+        self._on_loss(worker, reason)
         self._watches.pop(worker, None)
         self.workers.pop(worker, None)
-        self._on_loss(worker, reason)
         self.news.set()
         await self._crew.kill(worker)
 

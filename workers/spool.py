@@ -63,6 +63,11 @@ class Spool:
                 self._events += events
                 self.last = events[-1]["sequence"]
 
+    def skip_to(self, sequence: int) -> None:
+        """The next event is numbered above this."""
+        with self._lock:
+            self.last = max(self.last, sequence)
+
     def after(self, acked: int, limit: int | None = None) -> list[Event]:
         """The events beyond `acked`, the first `limit` of them."""
         with self._lock:

@@ -8,6 +8,7 @@ generation, with the same samples, and no committed step is ever lost while one 
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import time
 import warnings
@@ -59,6 +60,7 @@ class Trainer:
         self._journal = journal
         self._archive = archive
         self._due: set[str] = set()  # "evaluate", "checkpoint", "export": at this sample, by all members
+        self._diverged = False  # and said so
         self._led = -1  # the sample at which this worker did what was due
         self._tally = Tally()
         self._change: Change | None = None  # entered, and not reported yet
@@ -182,6 +184,8 @@ class Trainer:
         self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
         self._tally.add(stop - start, loss)
+        if not math.isfinite(loss) and not self._diverged:
+            self._warn_of_divergence(mesh, stop)
         self._note(start, stop)
         return leave
 
@@ -222,6 +226,14 @@ class Trainer:
         replica.model.train(training)
         return self.recipe.loss(ddp, batch, context)
 
+    def _warn_of_divergence(self, mesh: Mesh, samples: int) -> None:
+        self._diverged = True
+        if mesh.rank == 0:
+            message = (
+                f"The loss is not finite after {samples} samples: the training diverged, or its data are not finite."
+            )
+            self._journal.record("warning", code="loss_not_finite", message=message)
+
     # -- once in a while -----------------------------------------------------------------------------------------------
 
     def _note(self, start: int, stop: int) -> None:
@@ -247,7 +259,9 @@ class Trainer:
 
     def _lead(self) -> None:
         if "evaluate" in self._due:
-            self._journal.record("evaluated", samples=self.replica.samples, **self._evaluate())
+            scores = self._evaluate()
+            print(f"sample {self.replica.samples}: evaluation {scores}", flush=True)
+            self._journal.record("evaluated", samples=self.replica.samples, **scores)
         if "checkpoint" in self._due:
             self._archive.save(self.replica.state(), last=self.done)
         if "export" in self._due:
@@ -264,6 +278,8 @@ class Trainer:
         """Say that this generation trains, with the pause that making it cost: it ends here."""
         if self._change and mesh.rank == 0:
             pause = time.monotonic() - self._step_ended
+            workers, kappa = self._change.workers[1], self._change.kappa[1]
+            print(f"sample {self.replica.samples}: {workers} workers train, kappa {kappa:g}", flush=True)
             self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
         self._change = None
         self._trained_at = self.replica.size

@@ -52,7 +52,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"labels": {"a b": "c"}}, "/labels/a b", "letter or a digit"),
     ({"labels": {"a/b": ""}}, "/labels/a~1b", "letter or a digit"),
     ({"name": ""}, "/name", "at least 1"),
-    ({"resources": {"cpu": 0}}, "/resources", "CPU or a GPU"),
+    ({"resources": {"cpu": 0}}, "/resources/cpu", "greater than 0"),
     ({"bacth": {}}, "/bacth", "there are: batch"),
     ({"a~b/c": 1}, "/a~0b~1c", "there are: batch"),
 ]

@@ -9,8 +9,6 @@ import pytest
 from tests.workers.stage import Stage, allocation, play
 from workers import conductor, roll
 
-KNOWN = "a bug of workers.conductor that is reported"
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +200,6 @@ def test_an_end_that_nobody_saw_is_told_in_another_life() -> None:
 # -- what does not hold yet --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 def test_a_whole_node_that_dies_is_one_loss_for_a_job_that_trains() -> None:
     async def script(stage: Stage) -> None:
         await stage.train(6)
@@ -213,7 +210,6 @@ def test_a_whole_node_that_dies_is_one_loss_for_a_job_that_trains() -> None:
     assert stage.told("finished") == []
 
 
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 def test_generations_and_names_are_not_used_again_when_nobody_is_left_to_tell_them() -> None:
     """Controller and workers die together: generation 1 is fenced off, and records of a new w0 count as heard."""
 
@@ -232,7 +228,6 @@ def test_generations_and_names_are_not_used_again_when_nobody_is_left_to_tell_th
     play(script)
 
 
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 def test_the_deaf_are_cut_off_in_another_life_too() -> None:
     """One noticed the loss by itself, so the new controller takes the generation for severed."""
 
@@ -250,7 +245,6 @@ def test_the_deaf_are_cut_off_in_another_life_too() -> None:
     play(script)
 
 
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 def test_a_finished_job_stays_finished_in_another_life() -> None:
     async def script(stage: Stage) -> None:
         stage.acks = False
@@ -270,7 +264,6 @@ def test_a_finished_job_stays_finished_in_another_life() -> None:
     play(script)
 
 
-@pytest.mark.xfail(strict=True, reason=KNOWN)
 @pytest.mark.parametrize("reason", ["it was replaced", "the joiner was tired of waiting"])
 def test_a_deferred_grow_that_comes_to_nothing_cuts_off_nobody_who_trains(reason: str) -> None:
     """The joiner waits in a rendezvous that it gives up: after 15 s, or because another plan came."""

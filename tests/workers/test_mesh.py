@@ -183,6 +183,11 @@ def join_short(_: Link, rendezvous: Rendezvous) -> float:
     return time.monotonic() - start
 
 
+def sum_in_a_hurry(link: Link, rendezvous: Rendezvous) -> float:
+    with short_join(0.3):
+        return sum_of_ranks(link, rendezvous)
+
+
 def come_without_connecting(link: Link, rendezvous: Rendezvous) -> None:
     """Tell the others that one is there, and never connect to them."""
 
@@ -424,10 +429,23 @@ def test_waiting_for_the_connection_of_a_dead_member_ends_when_severed(peers: Pe
     assert peers.run(sum_of_ranks, 2) == [1, 1]
 
 
-def test_joining_gives_up_on_its_own(peers: Peers) -> None:
-    [peer] = peers.take(1)
-    peer.start(join_short, peers.rendezvous(2)[0])
-    assert 0.5 < peer.result() < SOON
+def test_connecting_gives_up_on_its_own(peers: Peers) -> None:
+    peer, other = peers.take(2)
+    ranks = peers.rendezvous(2)
+    other.start(come_without_connecting, ranks[1])
+    peer.start(join_short, ranks[0])
+    assert peer.result() < SOON
+    other.kill()
+
+
+def test_waiting_for_the_others_has_no_end_of_its_own(peers: Peers) -> None:
+    """They may be in a long step, or an evaluation."""
+    early, late = peers.take(2)
+    ranks = peers.rendezvous(2)
+    early.start(sum_in_a_hurry, ranks[0])
+    time.sleep(1.0)
+    late.start(sum_of_ranks, ranks[1])
+    assert results([early, late]) == [1, 1]
 
 
 def test_there_is_no_store() -> None:
