@@ -19,6 +19,7 @@ from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from workers.chronicle import Chronicle
+from workers.losses import Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
 from workers.roll import Crew, Roll
 from workers.spool import Spool
@@ -29,10 +30,6 @@ ROUND_S = 0.25
 """Between two rounds without news: how often progress is told."""
 PATIENCE_S = 10.0
 """How long those who are warm wait for those who are not, before the job begins or grows without them."""
-DEATHS = 4
-"""Workers that may die in a row without a sample trained in between."""
-BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
-"""Before another worker is started after a death without progress; doubles, up to the second."""
 REPORT_LIMIT = 500
 """Events of one report."""
 
@@ -71,12 +68,7 @@ class Conductor:
         self._answered: Allocation | None = None  # the allocation for which the last generation was announced
         self._plan: Plan | None = None
         self._severed = 0
-        self._lost_at, self._loss = now(), ""  # the last loss
-        self._lost_from = 0  # the last generation that lost somebody who had a state
-        self._deaths = 0  # waves of them in a row, without progress
-        self._wave = 0  # workers below this number belong to waves that are counted
-        self._died_at = -1  # samples committed at the last wave
-        self._start_after = 0.0  # by the loop's clock, as is
+        self._losses = Losses(now)
         self._warm_since: float | None = None  # when the first of those who wait became warm
 
     # -- the service's side --------------------------------------------------------------------------------------------
@@ -182,8 +174,8 @@ class Conductor:
             await self._on_failure(failed, workers[failed])
         elif self._succeeded(workers):
             await self._finish("succeeded", "finished", "The budget is used up.")
-        elif self._deaths >= DEATHS and not any(status.samples >= 0 for status in workers.values()):
-            message = f"Workers were lost {self._deaths} times in a row before a sample was trained on. {self._loss}"
+        elif self._losses.too_many and not any(status.samples >= 0 for status in workers.values()):
+            message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
             await self._finish("failed", "workers_lost", message)
         elif self._allocation is not None:
             await self._cut_off(workers)
@@ -214,7 +206,7 @@ class Conductor:
 
     async def _cut_off(self, workers: dict[str, Status]) -> None:
         """Free everybody who is still in a generation that is broken. One that nobody has come to holds nobody."""
-        broken = max([self._lost_from, *(status.broken for status in workers.values() if status.samples >= 0)])
+        broken = max([self._losses.generation, *(status.broken for status in workers.values() if status.samples >= 0)])
         if self._plan is not None and is_broken(self._plan, workers) and has_begun(self._plan, workers):
             broken = max(broken, self._plan.generation)
         if broken > self._severed:
@@ -241,7 +233,7 @@ class Conductor:
     async def _make(self, move: Move, allocation: Allocation) -> None:
         for worker in move.dismiss:
             await self._roll.dismiss(worker)
-        if move.start and asyncio.get_running_loop().time() >= self._start_after:
+        if move.start and self._losses.since_s >= self._losses.backoff_s:
             await self._start(move.start)
         if move.members:
             await self._announce(move.members, allocation)
@@ -277,34 +269,24 @@ class Conductor:
         if plan is None or not is_broken(plan, self._roll.workers):
             return False
         trained = self._chronicle.generation
-        return has_begun(plan, self._roll.workers) or self._lost_from >= trained or self._severed >= trained
+        return has_begun(plan, self._roll.workers) or self._losses.generation >= trained or self._severed >= trained
 
     def _why(self, allocation: Allocation, *, lost: bool) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
         if lost:
-            return "rank_lost", self._loss, (self._now() - self._lost_at).total_seconds()
+            return "rank_lost", self._losses.reason, self._losses.since_s
         if allocation == self._answered:
             return "joined", "Workers took the place of those that were lost.", 0.0
         decide_s = max(0.0, (self._told_at - allocation.requested_at).total_seconds())
         return allocation.cause, allocation.reason, decide_s
 
     def _on_loss(self, worker: str, reason: str) -> None:
-        """A worker is gone. Those that went together are one wave; waves without progress in between are counted."""
         members = self._plan.members if self._plan else ()
         rank = members.index(worker) if worker in members else _number(worker)
-        self._lost_at, self._loss = self._now(), f"Worker {worker} was lost: {reason}"
-        self._chronicle.say("rank_lost", rank=rank, reason=self._loss)
+        told, chronicle = f"Worker {worker} was lost: {reason}", self._chronicle
+        chronicle.say("rank_lost", rank=rank, reason=told)
         status = self._roll.workers[worker]
-        if status.samples >= 0:
-            self._lost_from = max(self._lost_from, status.generation)
-        if _number(worker) < self._wave:
-            return
-        self._wave = self._chronicle.named
-        progressed = status.samples >= 0 and self._chronicle.committed > self._died_at
-        self._deaths = 1 if progressed else self._deaths + 1
-        self._died_at = self._chronicle.committed
-        backoff = min(BACKOFF_S * (2 ** (self._deaths - 1) - 1), LONGEST_BACKOFF_S)
-        self._start_after = asyncio.get_running_loop().time() + backoff
+        self._losses.add(_number(worker), told, status, named=chronicle.named, committed=chronicle.committed)
 
 
 def _number(worker: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.workers.stage import Stage, allocation, now, play
-from workers import conductor, roll
+from workers import conductor, losses, roll
 from workers.status import Phase
 
 
@@ -17,7 +17,7 @@ from workers.status import Phase
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll, "LOOK_S", 0.01)
     monkeypatch.setattr(conductor, "ROUND_S", 0.01)
-    monkeypatch.setattr(conductor, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_a_joiner_that_fails_stops_nobody() -> None:
 def test_workers_that_die_one_after_the_other_end_the_job() -> None:
     async def script(stage: Stage) -> None:
         stage.crew.cold = True
-        for number in range(conductor.DEATHS):
+        for number in range(losses.DEATHS):
             name = f"w{number}"
             await stage.until(lambda name=name: name in stage.crew.actors)  # type: ignore[misc]
             stage.crew.die(name, end="Out of memory.")
@@ -300,13 +300,13 @@ def test_workers_that_die_one_after_the_other_end_the_job() -> None:
     end = stage.events[-1]
     assert (end["outcome"], end["code"]) == ("failed", "workers_lost")
     assert "Out of memory." in end["message"]
-    assert len(stage.told("rank_lost")) == conductor.DEATHS
+    assert len(stage.told("rank_lost")) == losses.DEATHS
 
 
 def test_deaths_with_progress_in_between_end_nothing() -> None:
     async def script(stage: Stage) -> None:
         await stage.train(2)
-        for number in range(1, 2 + conductor.DEATHS):
+        for number in range(1, 2 + losses.DEATHS):
             reached = stage.crew.samples
             await stage.until(lambda at=reached: stage.report and stage.report.samples > at)  # type: ignore[misc]
             stage.crew.die(f"w{number}")

@@ -7,14 +7,14 @@ import asyncio
 import pytest
 
 from tests.workers.stage import Stage, allocation, play
-from workers import conductor, roll
+from workers import conductor, losses, roll
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll, "LOOK_S", 0.01)
     monkeypatch.setattr(conductor, "ROUND_S", 0.01)
-    monkeypatch.setattr(conductor, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
 
 
 # -- questions and answers ---------------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""Losses in a row: what counts as one, what as progress, and how the wait grows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from workers.losses import BACKOFF_S, DEATHS, LONGEST_BACKOFF_S, Losses
+from workers.status import Phase, Status
+
+WARMING = Status(phase=Phase.WARMING)
+TRAINING = Status(phase=Phase.TRAINING, generation=3, samples=640)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_before_the_first_there_is_nothing_to_wait_for() -> None:
+    losses = Losses(Clock())
+    assert losses.backoff_s == 0
+    assert not losses.too_many
+
+
+def test_those_that_went_together_count_once() -> None:
+    losses = Losses(Clock())
+    for number in range(2 * DEATHS):
+        losses.add(number, "gone", TRAINING, named=2 * DEATHS, committed=640)
+    assert not losses.too_many
+    assert losses.backoff_s == 0
+    assert losses.generation == 3
+
+
+def test_without_progress_the_wait_doubles_up_to_a_limit_and_the_end_comes() -> None:
+    losses = Losses(Clock())
+    waits = []
+    for number in range(12):
+        losses.add(number, "gone", WARMING, named=number + 1, committed=0)
+        waits.append(losses.backoff_s)
+        assert losses.too_many == (number + 1 >= DEATHS)
+    assert waits[:4] == [0, BACKOFF_S, 3 * BACKOFF_S, 7 * BACKOFF_S]
+    assert waits[-1] == LONGEST_BACKOFF_S
+    assert losses.generation == 0
+
+
+def test_progress_of_who_trained_forgives_and_that_of_others_does_not() -> None:
+    losses = Losses(Clock())
+    for number in range(DEATHS):
+        losses.add(number, "gone", TRAINING, named=number + 1, committed=64 * number)
+    assert not losses.too_many
+    for number in range(DEATHS, 2 * DEATHS):
+        losses.add(number, "never got warm", WARMING, named=number + 1, committed=64 * number)
+    assert losses.too_many
+
+
+def test_the_last_one_is_remembered() -> None:
+    clock = Clock()
+    losses = Losses(clock)
+    clock.now += timedelta(seconds=5)
+    losses.add(0, "killed", WARMING, named=1, committed=0)
+    clock.now += timedelta(seconds=2)
+    assert (losses.reason, losses.since_s) == ("killed", 2)

@@ -1,0 +1,52 @@
+"""The workers that a job lost, and what follows: how long to wait before another is started, and when to give up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from workers.status import Status
+
+DEATHS = 4
+"""Times in a row that workers may be lost without a sample trained in between."""
+BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
+"""Before another worker is started after a loss without progress; doubles, up to the second."""
+
+
+class Losses:
+    """Those that went together count once: a node takes all its workers along."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.at = now()  # the last one
+        self.reason = ""
+        self.generation = 0  # the last one that lost somebody who had a state
+        self._now = now
+        self._count = 0  # in a row without progress
+        self._counted = 0  # workers below this number
+        self._committed = -1  # samples, at the last one that counted
+
+    def add(self, number: int, reason: str, status: Status, *, named: int, committed: int) -> None:
+        """Worker `number` of the `named` so far is gone, after the job had committed so many samples."""
+        self.at, self.reason = self._now(), reason
+        if status.samples >= 0:
+            self.generation = max(self.generation, status.generation)
+        if number < self._counted:
+            return
+        progressed = status.samples >= 0 and committed > self._committed
+        self._count = 1 if progressed else self._count + 1
+        self._counted, self._committed = named, committed
+
+    @property
+    def too_many(self) -> bool:
+        """Whether to start more would be in vain."""
+        return self._count >= DEATHS
+
+    @property
+    def backoff_s(self) -> float:
+        """How long after the last loss no worker is started."""
+        return min(BACKOFF_S * (2.0 ** max(0, self._count - 1) - 1), LONGEST_BACKOFF_S)
+
+    @property
+    def since_s(self) -> float:
+        """Seconds since the last loss."""
+        return (self._now() - self.at).total_seconds()
