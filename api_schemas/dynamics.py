@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api_schemas import scaling
+from api_schemas.errors import ScalingError
 from api_schemas.jobs import JobSpec, global_batch
 
 
@@ -63,6 +64,28 @@ def optimizer_values(spec: JobSpec, size: Size) -> scaling.Derived:
         rule=spec.scaling.rule,
         second_moment=_mode(spec),
     )
+
+
+def most_workers(spec: JobSpec) -> int:
+    """The most workers of the spec's elasticity whose size the scaling rules cover; its fewest where they cover none.
+
+    What a rule refuses at some kappa it refuses at every larger one.
+    """
+    low, high = spec.elasticity.workers
+    if _covers(spec, high):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _covers(spec, middle) else (low, middle)
+    return low
+
+
+def _covers(spec: JobSpec, workers: int) -> bool:
+    try:
+        optimizer_values(spec, Size.of(spec, workers))
+    except ScalingError:
+        return False
+    return True
 
 
 def is_centered(spec: JobSpec) -> bool:

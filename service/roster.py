@@ -11,6 +11,7 @@ from datetime import datetime
 
 from sqlmodel import Session, col, delete, select
 
+from api_schemas.dynamics import most_workers
 from api_schemas.exchange import Launch, Predecessor, Report
 from api_schemas.jobs import JobSpec
 from api_schemas.views import ClusterView, Phase, RecipeInfo
@@ -109,7 +110,6 @@ class Roster:
 def standing(job: Job) -> Standing:
     """The job as a decision sees it."""
     spec = JobSpec.model_validate(job.spec)
-    low, high = spec.elasticity.workers
     return Standing(
         id=job.id,
         name=job.name,
@@ -117,8 +117,8 @@ def standing(job: Job) -> Standing:
         arrived=job.created_at,
         changed=job.updated_at,
         started=job.phase in ACTIVE,
-        minimum=low,
-        maximum=high,
+        minimum=spec.elasticity.workers[0],
+        maximum=most_workers(spec),
         kappa=spec.elasticity.kappa,
         cpu=spec.resources.cpu,
         gpu=spec.resources.gpu,

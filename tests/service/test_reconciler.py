@@ -131,6 +131,16 @@ def test_a_job_that_does_not_fit_says_what_it_needs(scene: Scene) -> None:
     assert scene.cluster.launches == []
 
 
+def test_a_job_grows_no_further_than_the_scaling_rules_reach(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a", optimizer={"name": "radam", "lr": 1e-3, "betas": [0.9, 0.8]})  # 0.8^2 is below 2/3
+        async with scene.reconciling():
+            await scene.until_phase("a", Phase.RUNNING)
+
+    play(script())
+    assert scene.job("a").workers == 1
+
+
 def test_a_job_gives_way_to_one_of_higher_priority_and_grows_back(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
