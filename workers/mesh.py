@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
@@ -93,7 +93,7 @@ class Mesh:
         self._check()
         try:
             met = self._apart(self._meet)
-        except (MeshBroken, RuntimeError, OSError) as error:  # TimeoutError is one of the last
+        except (MeshBroken, RuntimeError, OSError) as error:
             self.sever()
             _connected.cache_clear()  # the meeting may still be waiting on it
             raise MeshBroken(f"generation {self.generation} did not meet: {error}") from error
@@ -179,16 +179,13 @@ class Mesh:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _apart(self, function: Callable[[], T], timeout: timedelta | None = None) -> T:
-        """What comes of a function in a thread of its own. Raises MeshBroken as soon as severed, and TimeoutError."""
+    def _apart(self, function: Callable[[], T]) -> T:
+        """What comes of a function in a thread of its own. Raises MeshBroken as soon as severed."""
         outcome: SimpleQueue[T | Exception] = SimpleQueue()
         self._awaited = outcome
         self._check()  # whoever severs from here on finds the queue
         _start(lambda: _put(outcome, function))
-        try:
-            first = outcome.get(timeout=timeout.total_seconds() if timeout else None)
-        except Empty:
-            raise TimeoutError(f"not within {timeout}") from None
+        first = outcome.get()
         if isinstance(first, Exception):
             raise first
         return first
