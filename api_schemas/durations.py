@@ -59,3 +59,28 @@ _JSON_SCHEMA = {"type": "string", "pattern": _FORM.pattern, "examples": ["50 epo
 
 Duration = Annotated[Length, BeforeValidator(parse_length), PlainSerializer(str), WithJsonSchema(_JSON_SCHEMA)]
 PositiveDuration = Annotated[Length, BeforeValidator(_positive), PlainSerializer(str), WithJsonSchema(_JSON_SCHEMA)]
+
+
+_SECONDS = re.compile(r"(?P<count>\d+(\.\d*)?)\s*s")
+
+
+def parse_seconds(text: Any) -> float:
+    """`"60s"` -> 60.0. Raises ValueError that says what is allowed."""
+    if isinstance(text, float | int) and not isinstance(text, bool):
+        return float(text)
+    match = _SECONDS.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("must read '<number>s', as in '60s'")
+    return float(match["count"])
+
+
+def _print_seconds(seconds: float) -> str:
+    return f"{seconds!r}s".replace(".0s", "s")
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_seconds),
+    PlainSerializer(_print_seconds),
+    WithJsonSchema({"type": "string", "pattern": _SECONDS.pattern, "examples": ["60s"]}),
+]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from api_schemas.durations import Duration, PositiveDuration
+from api_schemas.durations import Duration, PositiveDuration, Seconds
 from api_schemas.optimizers import OptimizerSpec
 from api_schemas.scaling import RULES
 
@@ -180,6 +180,11 @@ class JobSpec(_Part):
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     priority: int = Field(0, ge=-1000, le=1000, description="Higher goes first.")
     engine: Literal["in_place"] = "in_place"
+    stall_timeout: Annotated[Seconds, Field(ge=10, le=86400)] | None = Field(
+        None,
+        description="A worker that does not answer for so long, 10s at least, is given up and replaced; "
+        "null: 20 times the length of a step, 10s at least.",
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     labels: dict[Label, Label] = Field({}, max_length=64)
 

@@ -60,6 +60,7 @@ class Conductor:
             cursors=lambda worker: (chronicle.heard(worker), chronicle.seen),
             on_status=chronicle.hear,
             on_loss=self._on_loss,
+            silence_s=launch.spec.stall_timeout,
         )
         self._written = asyncio.Condition()
         self._cancelled = False

@@ -67,6 +67,7 @@ class Member:
                 pending=self._next.generation if self._next else 0,
                 broken=self._broken,
                 samples=self._trainer.replica.samples if self._trainer else -1,
+                step_s=self._trainer.step_s if self._trainer else 0.0,
                 version=version,
                 records=tuple(self._journal.records(heard)),
                 points=tuple(self._journal.points(seen)),

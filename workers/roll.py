@@ -12,8 +12,12 @@ from workers.status import Phase, Status
 
 LOOK_S = 0.25
 """How long a look waits for news: how often progress is seen."""
-SILENCE_S = 30.0
-"""A worker that does not answer for so long is given up."""
+SILENCE_S, SILENCE_STEPS = 10.0, 20.0
+"""A worker that does not answer for so long, and for as long as so many steps took, is given up."""
+NEVER = -1
+"""The version of a worker that nobody has seen yet."""
+WARMING_SILENCE_S = 60.0
+"""The same for one that warms up: imports and reading data may keep Python's lock for long."""
 TELL_S = 1.0
 """How long telling everybody may take: whoever is silent must not hold up the others."""
 
@@ -56,9 +60,10 @@ class Roll:
         cursors: Callable[[str], tuple[int, int]],
         on_status: Callable[[str, Status], None],
         on_loss: Callable[[str, str], None],
+        silence_s: float | None = None,
     ) -> None:
         """`cursors(worker)`: the last record and the last point that are known of it. `on_loss(worker, reason)`: it
-        is still on the roll then, as it was seen last.
+        is still on the roll then, as it was seen last. `silence_s` takes the place of the module's limits.
         """
         self.workers: dict[str, Status] = {}
         self.news = asyncio.Event()
@@ -66,6 +71,7 @@ class Roll:
         self._cursors = cursors
         self._on_status = on_status
         self._on_loss = on_loss
+        self._silence_s = silence_s
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._called: set[str] = set()  # to some generation
 
@@ -119,19 +125,19 @@ class Roll:
 
     def _watch(self, worker: str, *, lives: bool) -> asyncio.Event:
         """Look at a worker from now on; returns what is set after the first look."""
-        self.workers[worker] = Status(phase=Phase.WARMING)
+        self.workers[worker] = Status(phase=Phase.WARMING, version=NEVER)
         looked = asyncio.Event()
         self._watches[worker] = asyncio.create_task(self._look(worker, looked, lives=lives))
         return looked
 
     async def _look(self, worker: str, looked: asyncio.Event, *, lives: bool) -> None:
         """Until the worker is gone. Before it `lives` it may wait for resources as long as it takes."""
-        version = -1
+        version = NEVER
         try:
             while self.workers[worker].phase is not Phase.LEFT:
                 heard, seen = self._cursors(worker)
                 # Not wait_for: in Python 3.11 that loses a cancellation which comes at the same moment as the answer.
-                async with asyncio.timeout(LOOK_S + SILENCE_S if lives else None):
+                async with asyncio.timeout(LOOK_S + self._allowed_s(worker) if lives else None):
                     status = await self._crew.poll(worker, version=version, heard=heard, seen=seen, wait_s=LOOK_S)
                 lives = True
                 news = status.version != version
@@ -143,7 +149,7 @@ class Roll:
         except WorkerGone as gone:
             await self._lose(worker, str(gone))
         except TimeoutError:
-            await self._lose(worker, f"It has not answered for {SILENCE_S:g} s.")
+            await self._lose(worker, f"It has not answered for {self._allowed_s(worker):.3g} s.")
         except Exception as error:
             logger.exception("a look at %s failed", worker, extra={"action": "look_failed"})
             await self._lose(worker, f"It answered with {type(error).__name__}: {error}")
@@ -151,6 +157,15 @@ class Roll:
             await self.dismiss(worker)
         finally:
             looked.set()
+
+    def _allowed_s(self, worker: str) -> float:
+        """How long the worker may be silent."""
+        if self._silence_s is not None:
+            return self._silence_s
+        status = self.workers[worker]
+        warms = status.phase is Phase.WARMING and status.version != NEVER
+        least = WARMING_SILENCE_S if warms else SILENCE_S
+        return max(least, SILENCE_STEPS * status.step_s)
 
     async def _lose(self, worker: str, reason: str) -> None:
         self._on_loss(worker, reason)

@@ -40,6 +40,7 @@ class Status:
     pending: int = 0  # the generation that was announced and has not begun; 0: none
     broken: int = 0  # the highest generation that ended for it by a failure, or was declared broken to it
     samples: int = -1  # committed; -1: it has no state
+    step_s: float = 0.0  # how long its last step took; 0: none yet
     version: int = 0  # of the journal
     records: tuple[Record, ...] = ()
     points: tuple[Point, ...] = ()

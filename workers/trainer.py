@@ -67,6 +67,7 @@ class Trainer:
         self._trained_at: Size | None = None  # the size of the last generation that trained
         self._wrapped: _Wrapped | None = None  # by the present generation
         self._step_ended = time.monotonic()
+        self.step_s = 0.0  # how long the last step took
 
     @property
     def done(self) -> bool:
@@ -175,6 +176,7 @@ class Trainer:
     def step(self, mesh: Mesh, waiting: Waiting) -> bool:
         """One optimizer step by all members; returns whether a new generation waits after it. Raises MeshBroken."""
         assert self._wrapped is not None, "a generation is entered before it trains"
+        began = time.monotonic()
         gradients, start = self._wrapped.gradients, self.replica.samples
         stop = min(start + self.replica.size.batch, self.replica.horizon.total_samples)
         self.replica.apply_schedules()
@@ -183,6 +185,7 @@ class Trainer:
         self._due.clear()
         self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
+        self.step_s = self._step_ended - began
         self._tally.add(stop - start, loss)
         if not math.isfinite(loss) and not self._diverged:
             self._warn_of_divergence(mesh, stop)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from api_schemas.durations import LONGEST, Length, Unit, parse_length
-from api_schemas.jobs import BatchSpec
+from api_schemas.jobs import BatchSpec, JobSpec
+
+MINIMAL = {
+    "name": "any",
+    "recipe": {"name": "any"},
+    "optimizer": {"name": "sgd", "lr": 0.1},
+    "schedule": {"budget": "1 epochs"},
+    "batch": {"base": 64, "per_worker": 64},
+}
 
 
 @pytest.mark.parametrize(
@@ -45,3 +54,13 @@ def test_the_longest_of_all_can_be_counted_in_samples() -> None:
 
     for unit, count in LONGEST.items():
         assert Length(count, unit).samples(epoch_size=9 * 10**12, base_batch=most) < 2**63
+
+
+def test_a_stall_timeout_is_written_in_seconds() -> None:
+    job = JobSpec.model_validate(MINIMAL | {"stall_timeout": "90s"})
+    assert job.stall_timeout == 90
+    assert job.model_dump(mode="json")["stall_timeout"] == "90s"
+    assert JobSpec.model_validate(job.model_dump(mode="json")) == job
+    for wrong in ("9s", "90", "2 epochs", True, "infs"):
+        with pytest.raises(ValidationError, match=r"stall_timeout\n.*(10|<number>s)"):
+            JobSpec.model_validate(MINIMAL | {"stall_timeout": wrong})

@@ -157,16 +157,16 @@ class Job:
     def said(self, kind: str) -> list[Any]:
         return [event for event in self.events() if event.type == kind]
 
-    def ranks(self) -> dict[str, int]:
+    def processes(self) -> dict[str, int]:
         """The process of each worker that lives, as its log says."""
+        lines = "\n".join(self.client.logs(self.id))
+        found = re.findall(rf"worker (w\d+) of job {self.id}: process (\d+)", lines)
+        return {worker: int(pid) for worker, pid in found if Process.of(int(pid))}
 
-        def processes() -> dict[str, int]:
-            lines = "\n".join(self.client.logs(self.id))
-            found = re.findall(rf"worker (w\d+) of job {self.id}: process (\d+)", lines)
-            return {worker: int(pid) for worker, pid in found if Process.of(int(pid))}
-
-        assert wait_until(lambda: len(processes()) >= self.view.workers, PATIENCE_S), self.story()
-        return processes()
+    def ranks(self) -> dict[str, int]:
+        """The same, once there are as many as train."""
+        assert wait_until(lambda: len(self.processes()) >= self.view.workers, PATIENCE_S), self.story()
+        return self.processes()
 
     def controller(self) -> int:
         """The process of its controller, as soon as no other job has one."""

@@ -129,6 +129,20 @@ def test_any_worker_may_be_killed(stage: Stage) -> None:
     job.assert_exactly_once()
 
 
+def test_a_frozen_worker_is_given_up(stage: Stage) -> None:
+    job = elastic(stage, (1, 2), schedule={"budget": "3000 base_steps"}, stall_timeout="10s")
+    job.trains_on(2)
+    os.kill(job.ranks()["w0"], signal.SIGSTOP)
+    job.until(lambda _: bool(job.said("rank_lost")))
+    job.until(lambda _: bool(job.said("resized")))
+    job.progresses()
+    stage.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+    assert "has not answered for 10 s" in job.said("rank_lost")[0].reason
+    assert stage.client.resizes(job.id).items[0].steps_lost == 0
+    job.assert_exactly_once()
+
+
 def test_without_a_worker_left_it_goes_on_from_the_last_checkpoint(stage: Stage) -> None:
     job = elastic(stage, (1, 2), schedule={"budget": "2000 base_steps"}, checkpoint={"every": "1 epochs"})
     job.trains_on(2)

@@ -31,6 +31,7 @@ class Actor:
     broken: int = 0
     samples: int = -1
     size: int = 1  # of the last generation that it trained in
+    step_s: float = 0.0
     version: int = 0
     written: int = 0
     records: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -110,6 +111,7 @@ class Ensemble:
             pending=actor.next.generation if actor.next else 0,
             broken=actor.broken,
             samples=actor.samples,
+            step_s=actor.step_s,
             version=actor.version,
             records=tuple(actor.records),
             points=tuple(actor.points),

@@ -23,7 +23,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Office:
     """A roll over an ensemble, and what it said."""
 
-    def __init__(self, crew: Ensemble | None = None) -> None:
+    def __init__(self, crew: Ensemble | None = None, silence_s: float | None = None) -> None:
         self.crew = crew or Ensemble()
         self.statuses: list[tuple[str, Status]] = []
         self.losses: list[tuple[str, str]] = []
@@ -33,6 +33,7 @@ class Office:
             cursors=lambda worker: (self.heard.get(worker, 0), 0),
             on_status=self._hear,
             on_loss=lambda worker, reason: self.losses.append((worker, reason)),
+            silence_s=silence_s,
         )
 
     def _hear(self, worker: str, status: Status) -> None:
@@ -70,9 +71,9 @@ def plan(*members: str, generation: int = 1) -> Plan:
 Script = Callable[[Office], Awaitable[None]]
 
 
-def play(script: Script) -> Office:
+def play(script: Script, *, silence_s: float | None = None) -> Office:
     async def run() -> Office:
-        office = Office()
+        office = Office(silence_s=silence_s)
         await script(office)
         return office
 
@@ -141,6 +142,21 @@ def test_one_that_does_not_answer_is_given_up_and_killed(monkeypatch: pytest.Mon
     office = play(script)
     assert office.losses == [("w1", "It has not answered for 0.25 s.")]
     assert office.crew.killed == ["w1"]
+
+
+def test_long_steps_allow_long_silence_and_a_limit_of_the_jobs_own_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "SILENCE_S", 0.05)
+    monkeypatch.setattr(roll, "SILENCE_STEPS", 100)
+
+    async def script(office: Office) -> None:
+        await office.begin("w0")
+        office.crew.actors["w0"].step_s = 0.004
+        await until(lambda: office.roll.workers["w0"].step_s > 0)
+        office.crew.hang("w0")
+        await until(lambda: office.losses)
+
+    assert play(script).losses == [("w0", "It has not answered for 0.4 s.")]
+    assert play(script, silence_s=0.1).losses == [("w0", "It has not answered for 0.1 s.")]
 
 
 def test_one_that_answers_with_an_error_is_given_up_like_a_silent_one() -> None:
