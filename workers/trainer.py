@@ -282,7 +282,7 @@ class Trainer:
         if self._change and mesh.rank == 0:
             pause = time.monotonic() - self._step_ended
             workers, kappa = self._change.workers[1], self._change.kappa[1]
-            print(f"sample {self.replica.samples}: {workers} workers train, kappa {kappa:g}", flush=True)
+            print(f"sample {self.replica.samples}: workers {workers}, kappa {kappa:g}", flush=True)
             self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
         self._change = None
         self._trained_at = self.replica.size
