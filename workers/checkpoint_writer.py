@@ -58,15 +58,11 @@ class CheckpointWriter:
         self._changed = Condition()
         self._waiting: tuple[str, Snapshot] | None = None
         self._writing = False
-        self._closed = False
-        self._thread = Thread(target=self._run, name="checkpoint-writer", daemon=True)
-        self._thread.start()
+        Thread(target=self._run, name="checkpoint-writer", daemon=True).start()
 
     def submit(self, name: str, snapshot: Snapshot) -> None:
-        """Hand over a snapshot, which nobody may change from now on. Returns at once; RuntimeError after `close`."""
+        """Hand over a snapshot, which nobody may change from now on. Returns at once."""
         with self._changed:
-            if self._closed:
-                raise RuntimeError("the checkpoint writer is closed")
             self._waiting = (name, snapshot)
             self._changed.notify_all()
 
@@ -75,29 +71,19 @@ class CheckpointWriter:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not self._writing)
 
-    def close(self, wait: bool = True) -> None:
-        """Accept no more. With `wait`, return when all is written; without, drop what waits and return at once."""
-        with self._changed:
-            self._closed = True
-            if not wait:
-                self._waiting = None
-            self._changed.notify_all()
-        if wait:
-            self._thread.join()
-
     def _run(self) -> None:
-        while (job := self._next()) is not None:
-            self._report(self._write(*job))
+        while True:
+            self._report(self._write(*self._next()))
             with self._changed:
                 self._writing = False
                 self._changed.notify_all()
 
-    def _next(self) -> tuple[str, Snapshot] | None:
-        """Wait for the next snapshot; None when closed."""
+    def _next(self) -> tuple[str, Snapshot]:
+        """Wait for the next snapshot."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-            job, self._waiting = self._waiting, None
-            self._writing = job is not None
+            self._changed.wait_for(lambda: self._waiting is not None)
+            job, self._waiting, self._writing = self._waiting, None, True
+            assert job is not None
             return job
 
     def _write(self, name: str, snapshot: Snapshot) -> Saved | Failed:

@@ -1,4 +1,4 @@
-"""One worker's life: it warms up, and trains generation after generation, until it is told to go.
+"""One worker's life: it warms up, and trains generation after generation, until it is left out.
 
 Two sides meet here. The training side is a thread of its own, which nothing interrupts between two votes. The control
 side, called from any other thread, answers at once: it looks (`poll`), announces the next generation (`announce`), and
@@ -40,7 +40,6 @@ class Member:
         self._plan: Plan | None = None  # the present one, or the last
         self._next: Plan | None = None  # announced, not begun
         self._broken = 0
-        self._dismissed = False
         self._mesh: Mesh | None = None
         self._trainer: Trainer | None = None
         self._failure: Failure | None = None
@@ -95,12 +94,6 @@ class Member:
             self._changed.notify_all()
         self._journal.nudge()
 
-    def dismiss(self) -> None:
-        """Go, once no generation needs this worker."""
-        with self._changed:
-            self._dismissed = True
-            self._changed.notify_all()
-
     # -- training side -------------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
@@ -132,7 +125,7 @@ class Member:
     def _await_plan(self) -> Plan | None:
         """The next generation that this worker is in; None: it is to leave."""
         with self._changed:
-            self._changed.wait_for(lambda: self._next is not None or self._dismissed)
+            self._changed.wait_for(lambda: self._next is not None)
             plan, self._next = self._next, None
             return plan if plan and plan.rank_of(self._worker) is not None else None
 

@@ -48,7 +48,7 @@ def test_the_newest_waiting_replaces_the_older_one(storage: SlowStorage) -> None
         writer.submit(name, snapshot(float(name)))
     assert results == []
     storage.released.set()
-    writer.close()
+    writer.flush()
     assert [result.name for result in results] == ["1", "4"]
     assert all(isinstance(result, Saved) and result.bytes > 0 for result in results)
     assert names(storage) == ["1", "4"]
@@ -67,7 +67,7 @@ def test_a_failure_is_reported_and_the_next_one_is_written(storage: SlowStorage)
     writer.submit("2", Snapshot({"model": {}}, {"bad": object()}))
     writer.flush()
     writer.submit("3", snapshot(3))
-    writer.close()
+    writer.flush()
     assert [type(result) for result in results[1:]] == [Failed, Saved]
     assert names(storage) == ["3"]
 
@@ -80,7 +80,7 @@ def test_what_is_not_permitted_is_not_committed(storage: SlowStorage) -> None:
     results: list[Saved | Failed] = []
     writer = CheckpointWriter(storage, results.append, permit=forbid)
     writer.submit("1", snapshot(1))
-    writer.close()
+    writer.flush()
     assert results == [Failed("1", "overtaken")]
     assert names(storage) == []
 
@@ -91,7 +91,7 @@ def test_old_checkpoints_are_pruned(storage: SlowStorage) -> None:
     for name in ("1", "2", "3"):
         writer.submit(name, snapshot(1))
         writer.flush()
-    writer.close()
+    writer.flush()
     assert names(storage) == ["2", "3"]
 
 
@@ -109,19 +109,6 @@ def test_a_failed_deletion_does_not_fail_the_checkpoint(
         for name in ("1", "2"):
             writer.submit(name, snapshot(1))
             writer.flush()
-        writer.close()
+        writer.flush()
     assert [type(result) for result in results] == [Saved, Saved]
     assert "Permission denied" in caplog.text
-
-
-def test_closing_without_waiting_drops_what_waits(storage: SlowStorage) -> None:
-    writer = CheckpointWriter(storage, lambda _: None)
-    writer.submit("1", snapshot(1))
-    assert storage.begun.wait(10)
-    writer.submit("2", snapshot(2))
-    writer.close(wait=False)
-    with pytest.raises(RuntimeError, match="closed"):
-        writer.submit("3", snapshot(3))
-    storage.released.set()
-    writer.close()
-    assert names(storage) == ["1"]
