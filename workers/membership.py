@@ -76,7 +76,7 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
         return replace(moves, members=_first([*core, *spare], wish.workers) if out else None)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()
-    entered = all(workers[name].generation == plan.generation for name in core)
+    entered = all(_trains_in(plan, workers[name]) for name in core)
     superseded = not entered and plan.not_before > 0 and plan.not_before != wish.not_before
     changed = superseded or wish.kappa != plan.kappa
     # If a generation is due in any case, those who are warm come along.
@@ -84,6 +84,11 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
     target = _first([*core, *joiners], wish.workers)
     changed = changed or target != plan.members
     return replace(moves, members=target if changed and (entered or superseded) else None)
+
+
+def _trains_in(plan: Plan, status: Status) -> bool:
+    """Not one that is still joining: a plan that came then would tear it out, and with it those who train already."""
+    return status.phase is Phase.TRAINING and status.generation == plan.generation
 
 
 def _staffing(wanted: int, core: Sequence[str], spare: Sequence[str], warming: Sequence[str]) -> Move:

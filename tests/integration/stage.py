@@ -19,7 +19,7 @@ from api_schemas.client import Client
 from api_schemas.errors import ServiceUnreachable
 from api_schemas.events import ServiceEvent, WorkerEvent
 from api_schemas.jobs import JobSpec
-from api_schemas.views import JobView, Phase
+from api_schemas.views import JobView, Phase, Resize
 from service.head import EmbeddedRay
 from service.processes import Process, members, wait_until
 
@@ -156,6 +156,10 @@ class Job:
 
     def said(self, kind: str) -> list[Any]:
         return [event for event in self.events() if event.type == kind]
+
+    def rows(self) -> list[Resize]:
+        """Its changes of size so far."""
+        return self.client.resizes(self.id, limit=1000).items
 
     def processes(self) -> dict[str, int]:
         """The process of each worker that lives, as its log says."""

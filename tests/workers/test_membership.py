@@ -342,6 +342,14 @@ def test_a_loss_is_answered_when_all_are_out_with_whoever_is_there() -> None:
     assert move(wish(4, minimum=4), last, lost) == Move(members=("w0", "w2", "w3"))
 
 
+def test_a_member_that_still_joins_is_not_torn_out_by_the_next_plan() -> None:
+    """The lead may train already, and the service know of it, while a joiner is still being handed its state."""
+    last = plan("w0", "w1", generation=3)
+    joining = Status(phase=Phase.JOINING, generation=3, samples=64)
+    assert move(wish(1), last, {"w0": training(3), "w1": joining}).members is None
+    assert move(wish(1), last, {"w0": training(3), "w1": training(3)}) == Move(members=("w0",))
+
+
 def test_the_oldest_survivor_leads() -> None:
     last = plan("w0", "w1", "w2", generation=3)
     survivors = {"w1": ready(generation=3, broken=3), "w2": ready(generation=3, broken=3)}
