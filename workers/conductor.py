@@ -147,7 +147,8 @@ class Conductor:
         chronicle.announced = max(chronicle.announced, *numbers)
         newest = max(workers.values(), key=lambda status: status.generation)
         if newest.generation:
-            self._plan = _plan(newest.generation, newest.members, kappa=self._launch.spec.elasticity.kappa)
+            limits = self._launch.spec.elasticity.kappa
+            self._plan = Plan(generation=newest.generation, members=newest.members, kappa=limits)
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -254,13 +255,18 @@ class Conductor:
             sizes = (len(self._plan.members), len(members))
             self._chronicle.say("resizing", workers=sizes, cause=cause, reason=reason)
         self._chronicle.announced += 1
-        self._plan = _plan(
-            self._chronicle.announced,
-            members,
-            meeting=await asyncio.to_thread(self._meet),
+        generation = self._chronicle.announced
+        host, port = await asyncio.to_thread(self._meet)
+        self._plan = Plan(
+            generation=generation,
+            members=members,
             kappa=allocation.kappa,
+            host=host,
+            port=port,
             not_before=0 if lost else allocation.not_before or 0,
-            why=(cause, reason, decide_s),
+            cause=cause,
+            reason=reason,
+            decide_s=decide_s,
         )
         self._answered = allocation
         await self._roll.announce(self._plan)
@@ -292,27 +298,3 @@ class Conductor:
 
 def _number(worker: str) -> int:
     return int(worker.removeprefix("w"))
-
-
-def _plan(
-    generation: int,
-    members: tuple[str, ...],
-    *,
-    kappa: tuple[float, float],
-    meeting: tuple[str, int] = ("", 0),
-    not_before: int = 0,
-    why: tuple[str, str, float] = ("", "", 0.0),
-) -> Plan:
-    host, port = meeting
-    cause, reason, decide_s = why
-    return Plan(
-        generation=generation,
-        members=members,
-        host=host,
-        port=port,
-        not_before=not_before,
-        kappa=kappa,
-        cause=cause,
-        reason=reason,
-        decide_s=decide_s,
-    )

@@ -15,13 +15,13 @@ class Plan:
 
     generation: int
     members: tuple[str, ...]  # worker ids; the position is the rank, and rank 0 leads
-    host: str  # of the store that this generation meets at
-    port: int
-    not_before: int  # samples seen before which the generation must not begin
     kappa: tuple[float, float]  # limits of the batch multiplier
-    cause: str  # api, allocator, rank_lost, ...
-    reason: str  # a sentence
-    decide_s: float  # from the request to this plan
+    host: str = ""  # of the store where it meets; none for a generation that was found, and has met
+    port: int = 0
+    not_before: int = 0  # samples seen before which the generation must not begin
+    cause: str = ""  # api, allocator, rank_lost, ...
+    reason: str = ""  # a sentence
+    decide_s: float = 0.0  # from the request to this plan
 
     def rank_of(self, worker: str) -> int | None:
         """The worker's rank; None where it is left out."""
