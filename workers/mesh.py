@@ -31,9 +31,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
-import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroupGloo
+
+from workers.group import Group
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # as below, where a type checker sees none
@@ -72,13 +73,12 @@ class Rendezvous:
     world: int
 
 
-class Mesh:
-    """The group of one generation. Everything raises MeshBroken when a peer is gone, and after `sever` or `leave`."""
+class Mesh(Group):
+    """The group of one generation, made here. All raises MeshBroken when a peer is gone, after `sever` and `leave`."""
 
     def __init__(self, rendezvous: Rendezvous) -> None:
+        super().__init__(rank=rendezvous.rank, world=rendezvous.world)
         self.generation = rendezvous.generation
-        self.rank = rendezvous.rank
-        self.world = rendezvous.world
         self._rendezvous = rendezvous
         self._over = threading.Event()  # severed or left
         self._awaited: SimpleQueue[Any] = SimpleQueue()  # what comes of a thread apart, or of a sever
@@ -119,37 +119,6 @@ class Mesh:
         self._awaited.put(MeshBroken(f"generation {self.generation} was severed or left"))
 
     # -- use -----------------------------------------------------------------------------------------------------------
-
-    def vote(self, waiting: bool, *amounts: float) -> tuple[bool, list[float]]:
-        """The commit gate of a step: whether a new generation waits for any member, and the sums of the amounts.
-
-        One small all-reduce carries them all; what it confirmed is stepped by all members.
-        """
-        ballot = torch.tensor([float(waiting), *amounts], dtype=torch.float64)
-        self.all_reduce(ballot)
-        return bool(ballot[0] > 0), ballot[1:].tolist()
-
-    def all_reduce(self, tensor: torch.Tensor) -> None:
-        """SUM over the members, in place."""
-        with self.guard():
-            dist.all_reduce(tensor)
-
-    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Stack every member's tensor: (world, *shape)."""
-        gathered = [torch.empty_like(tensor) for _ in range(self.world)]
-        with self.guard():
-            dist.all_gather(gathered, tensor)
-        return torch.stack(gathered)
-
-    def send(self, tensors: Sequence[torch.Tensor], to: int, *, first_tag: int = 0) -> list[dist.Work]:
-        """Start sending contiguous tensors to one member, numbered by tags from `first_tag`; `wait` finishes it."""
-        with self.guard():
-            return [_started(dist.isend(tensor, to, tag=tag)) for tag, tensor in enumerate(tensors, first_tag)]
-
-    def receive(self, tensors: Sequence[torch.Tensor], source: int, *, first_tag: int = 0) -> list[dist.Work]:
-        """Start receiving into contiguous tensors what one member sent, from its message number `first_tag` on."""
-        with self.guard():
-            return [_started(dist.irecv(tensor, source, tag=tag)) for tag, tensor in enumerate(tensors, first_tag)]
 
     def wait(self, works: Sequence[dist.Work]) -> None:
         """Finish what `send` and `receive` started."""
@@ -275,11 +244,6 @@ def _put(outcome: SimpleQueue[T | Exception], function: Callable[[], T]) -> None
         outcome.put(function())
     except Exception as error:
         outcome.put(error)
-
-
-def _started(work: dist.Work | None) -> dist.Work:
-    assert work is not None, "this process belongs to the group"
-    return work
 
 
 # -- addresses and sockets ---------------------------------------------------------------------------------------------

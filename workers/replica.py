@@ -26,7 +26,7 @@ from workers import optim
 from workers.batchnorm import BatchNorms, BufferSnapshot, average_buffers
 from workers.ema import Ema
 from workers.gradients import GradientReducer
-from workers.mesh import Mesh
+from workers.group import Group
 from workers.noise import NoiseEstimate
 from workers.recipes import Recipe
 from workers.state import State
@@ -139,9 +139,9 @@ class Replica:
 
     # -- buffers -------------------------------------------------------------------------------------------------------
 
-    def average_buffers(self, mesh: Mesh, weight: float) -> None:
+    def average_buffers(self, group: Group, weight: float) -> None:
         """One set of running statistics for all members; `weight` is this one's share. Raises MeshBroken."""
-        average_buffers(self.model, weight, mesh.all_reduce)
+        average_buffers(self.model, weight, group.all_reduce)
         self.keep_buffers()
 
     def keep_buffers(self) -> None:

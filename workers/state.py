@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.group import Group
 from workers.membership import Transfers
-from workers.mesh import Mesh
 
 Groups = dict[str, dict[str, Tensor]]
 """Group such as "model", "ema", "optimizer" -> name -> tensor."""
@@ -33,7 +33,7 @@ class State:
         return sum(tensor.nbytes for group in self.groups.values() for tensor in group.values())
 
 
-def exchange(mesh: Mesh, plan: Transfers, state: State | None) -> State | None:
+def exchange(peers: Group, plan: Transfers, state: State | None) -> State | None:
     """Hand the state of the sources to the receivers; returns what a receiver got, None elsewhere.
 
     Sources send from where the tensors lie, all in flight together, and take turns when there are several. What arrives
@@ -42,35 +42,35 @@ def exchange(mesh: Mesh, plan: Transfers, state: State | None) -> State | None:
     """
     if not plan.receivers:
         return None
-    if mesh.rank in plan.receivers:
-        return _receive(mesh, plan)
-    if mesh.rank in plan.sources:
+    if peers.rank in plan.receivers:
+        return _receive(peers, plan)
+    if peers.rank in plan.sources:
         if state is None:
-            raise ValueError(f"rank {mesh.rank} is to hand on a state, and has none")
-        _send(mesh, plan, state)
+            raise ValueError(f"rank {peers.rank} is to hand on a state, and has none")
+        _send(peers, plan, state)
     return None
 
 
-def _send(mesh: Mesh, plan: Transfers, state: State) -> None:
+def _send(peers: Group, plan: Transfers, state: State) -> None:
     header, pieces = _pieces(state)
-    mine = [piece for number, piece in enumerate(pieces) if plan.source_of(number) == mesh.rank]
-    first = [torch.tensor([len(header)]), header] if mesh.rank == plan.sources[0] else []
-    mesh.wait([work for receiver in plan.receivers for work in mesh.send([*first, *mine], receiver)])
+    mine = [piece for number, piece in enumerate(pieces) if plan.source_of(number) == peers.rank]
+    first = [torch.tensor([len(header)]), header] if peers.rank == plan.sources[0] else []
+    peers.wait([work for receiver in plan.receivers for work in peers.send([*first, *mine], receiver)])
 
 
-def _receive(mesh: Mesh, plan: Transfers) -> State:
+def _receive(peers: Group, plan: Transfers) -> State:
     lead = plan.sources[0]
     length = torch.zeros(1, dtype=torch.int64)
-    mesh.wait(mesh.receive([length], lead))
+    peers.wait(peers.receive([length], lead))
     text = torch.empty(int(length), dtype=torch.uint8)
-    mesh.wait(mesh.receive([text], lead, first_tag=1))
+    peers.wait(peers.receive([text], lead, first_tag=1))
     header = json.loads(text.numpy().tobytes())
     state, pieces = _allocate(header)
     works = []
     for source in plan.sources:
         mine = [piece for number, piece in enumerate(pieces) if plan.source_of(number) == source]
-        works += mesh.receive(mine, source, first_tag=2 if source == lead else 0)
-    mesh.wait(works)
+        works += peers.receive(mine, source, first_tag=2 if source == lead else 0)
+    peers.wait(works)
     return state
 
 

@@ -1,4 +1,4 @@
-"""The training loop of one worker: plain torch over one `Mesh` at a time; runs alone with a world of one.
+"""The training loop of one worker: plain torch over one `Group` at a time; runs alone with a world of one.
 
 A step is a transaction. Until the vote nothing but gradients and BatchNorm's buffers has changed, and `undo` takes that
 back; what the vote confirmed every member applies. So a step in flight when a peer dies is done again by the next
@@ -26,9 +26,9 @@ from workers import recipes
 from workers.archive import Archive
 from workers.data import SampleOrder, fetch, micro_batches, slices
 from workers.gradients import GradientReducer
+from workers.group import Group
 from workers.journal import Journal, finite
 from workers.membership import Change, Plan, Transfers, transfers
-from workers.mesh import Mesh
 from workers.replica import Replica
 from workers.state import exchange
 from workers.tally import Tally
@@ -76,26 +76,26 @@ class Trainer:
 
     # -- a generation --------------------------------------------------------------------------------------------------
 
-    def enter(self, mesh: Mesh, plan: Plan) -> None:
+    def enter(self, group: Group, plan: Plan) -> None:
         """Make this worker's replica that of a new generation: agreed, handed on, and converted to its size."""
         self._archive.enter(plan.generation)
-        standings = mesh.all_gather(torch.tensor([self.replica.samples]))
+        standings = group.all_gather(torch.tensor([self.replica.samples]))
         roles = transfers([int(samples) for samples in standings.flatten()])
-        if roles.fresh and mesh.rank == 0:
-            self._restore_or_begin(plan, mesh.world)
-        self._hand_on(mesh, roles)
-        self._resize(mesh, plan, restored=roles.fresh)
-        self._wrap(mesh)
+        if roles.fresh and group.rank == 0:
+            self._restore_or_begin(plan, group.world)
+        self._hand_on(group, roles)
+        self._resize(group, plan, restored=roles.fresh)
+        self._wrap(group)
 
-    def run(self, mesh: Mesh, waiting: Waiting) -> bool:
+    def run(self, group: Group, waiting: Waiting) -> bool:
         """Train. True: the budget is used up; False: a new generation waits. Raises MeshBroken."""
         while True:
-            self._report_change(mesh)
-            self._attend(mesh)
+            self._report_change(group)
+            self._attend(group)
             if self.done:
-                mesh.vote(False)  # nobody leaves before the lead has written its last file
+                group.vote(False)  # nobody leaves before the lead has written its last file
                 return True
-            if self.step(mesh, waiting):
+            if self.step(group, waiting):
                 return False
 
     def undo(self) -> None:
@@ -115,16 +115,16 @@ class Trainer:
         self._due = {"evaluate", "export"} if self.done else set()
         self._trained_at = self.replica.size
 
-    def _hand_on(self, mesh: Mesh, roles: Transfers) -> None:
+    def _hand_on(self, group: Group, roles: Transfers) -> None:
         """Joiners, and whoever missed the last step, get the replica of those who have it, and what is due."""
-        is_source = mesh.rank in roles.sources
-        self.replica.average_buffers(mesh, 1 / len(roles.sources) if is_source else 0.0)
+        is_source = group.rank in roles.sources
+        self.replica.average_buffers(group, 1 / len(roles.sources) if is_source else 0.0)
         state = self.replica.state() if is_source else None
         if state:
             state.meta.update(
                 due=sorted(self._due), tally=self._tally.to_dict(), trained_at=asdict(self._size_before())
             )
-        received = exchange(mesh, roles, state)
+        received = exchange(group, roles, state)
         if received:
             self.replica.load(received)
             self._due = set(received.meta["due"])
@@ -136,9 +136,9 @@ class Trainer:
         """What a change of size is told against. A generation that broke before it trained is not told of at all."""
         return self._trained_at or self.replica.size
 
-    def _resize(self, mesh: Mesh, plan: Plan, *, restored: bool) -> None:
+    def _resize(self, group: Group, plan: Plan, *, restored: bool) -> None:
         replica, old = self.replica, self._size_before()
-        new = replica.size_at(mesh.world, plan.kappa)
+        new = replica.size_at(group.world, plan.kappa)
         before = values_at(replica.spec, old, replica.samples, replica.horizon)
         replica.resize(new)
         self._change = Change(
@@ -157,9 +157,9 @@ class Trainer:
             warnings=warnings_at(replica.spec, new, replica.horizon),
         )
 
-    def _wrap(self, mesh: Mesh) -> None:
+    def _wrap(self, group: Group) -> None:
         """DDP over this generation's group; all members hold the same weights already."""
-        with mesh.guard(), warnings.catch_warnings():
+        with group.guard(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the argument's new name is younger than torch 2.6
             ddp = DistributedDataParallel(self.replica.model, init_sync=False, broadcast_buffers=False)
         scaling = self.replica.spec.scaling
@@ -173,40 +173,40 @@ class Trainer:
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
-    def step(self, mesh: Mesh, waiting: Waiting) -> bool:
+    def step(self, group: Group, waiting: Waiting) -> bool:
         """One optimizer step by all members; returns whether a new generation waits after it. Raises MeshBroken."""
         assert self._wrapped is not None, "a generation is entered before it trains"
         began = time.monotonic()
         gradients, start = self._wrapped.gradients, self.replica.samples
         stop = min(start + self.replica.size.batch, self.replica.horizon.total_samples)
         self.replica.apply_schedules()
-        loss = self._accumulate(mesh, self._wrapped, start, stop)
-        leave, (loss, mean_sqnorm) = mesh.vote(waiting(stop), loss, gradients.square_norm)
+        loss = self._accumulate(group, self._wrapped, start, stop)
+        leave, (loss, mean_sqnorm) = group.vote(waiting(stop), loss, gradients.square_norm)
         self._due.clear()
         self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
         self.step_s = self._step_ended - began
         self._tally.add(stop - start, loss)
         if not math.isfinite(loss) and not self._diverged:
-            self._warn_of_divergence(mesh, stop)
+            self._warn_of_divergence(group, stop)
         self._note(start, stop)
         return leave
 
-    def _accumulate(self, mesh: Mesh, wrapped: _Wrapped, start: int, stop: int) -> float:
+    def _accumulate(self, group: Group, wrapped: _Wrapped, start: int, stop: int) -> float:
         """Gradients of this worker's slice of the batch [start, stop), summed over all members.
 
         A micro-batch of m of the step's B samples counts m/B, so a plain sum over micro-batches and workers is the
         gradient of the batch's mean loss, whatever the slices. Returns this worker's share of that loss.
         """
         batch, per_worker = stop - start, self.replica.spec.batch.per_worker
-        lo, hi = slices(batch, mesh.world)[mesh.rank]
+        lo, hi = slices(batch, group.world)[group.rank]
         parts = micro_batches(lo, hi, per_worker) or [(0, 0)]  # without samples it joins the reduction with nothing
         weights = [(b - a) / batch for a, b in parts]
-        wrapped.gradients.begin(weights, shards=_shards(batch, mesh.world, per_worker))
+        wrapped.gradients.begin(weights, shards=_shards(batch, group.world, per_worker))
         total = 0.0
         for position, ((a, b), weight) in enumerate(zip(parts, weights, strict=True)):
             last = position == len(parts) - 1
-            with mesh.guard(), nullcontext() if last else wrapped.ddp.no_sync():
+            with group.guard(), nullcontext() if last else wrapped.ddp.no_sync():
                 loss = self._loss(wrapped.ddp, start + a, start + max(b, 1), training=weight > 0) * weight
                 loss.backward()  # type: ignore[no-untyped-call]
             if not last:
@@ -229,9 +229,9 @@ class Trainer:
         replica.model.train(training)
         return self.recipe.loss(ddp, batch, context)
 
-    def _warn_of_divergence(self, mesh: Mesh, samples: int) -> None:
+    def _warn_of_divergence(self, group: Group, samples: int) -> None:
         self._diverged = True
-        if mesh.rank == 0:
+        if group.rank == 0:
             message = (
                 f"The loss is not finite after {samples} samples: the training diverged, or its data are not finite."
             )
@@ -251,12 +251,12 @@ class Trainer:
         if self.done:
             self._due.add("export")
 
-    def _attend(self, mesh: Mesh) -> None:
+    def _attend(self, group: Group) -> None:
         """Do what is due at this sample. It stays due until the next vote: a new lead does it where this one dies."""
         if not self._due:
             return
-        self.replica.average_buffers(mesh, 1 / mesh.world)
-        if mesh.rank == 0 and self._led != self.replica.samples:
+        self.replica.average_buffers(group, 1 / group.world)
+        if group.rank == 0 and self._led != self.replica.samples:
             self._lead()
             self._led = self.replica.samples
 
@@ -277,9 +277,9 @@ class Trainer:
             "ema": finite(self.recipe.evaluate(ema.module)) if ema else None,
         }
 
-    def _report_change(self, mesh: Mesh) -> None:
+    def _report_change(self, group: Group) -> None:
         """Say that this generation trains, with the pause that making it cost: it ends here."""
-        if self._change and mesh.rank == 0:
+        if self._change and group.rank == 0:
             pause = time.monotonic() - self._step_ended
             workers, kappa = self._change.workers[1], self._change.kappa[1]
             print(f"sample {self.replica.samples}: workers {workers}, kappa {kappa:g}", flush=True)
