@@ -10,30 +10,20 @@ on Ray, or as processes of a test.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import traceback
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from workers.chronicle import Chronicle
+from workers.desk import Desk
 from workers.losses import Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
 from workers.roll import Crew, Roll
 from workers.spool import Spool
 from workers.status import Phase, Status
-from workers.storage import StorageError
 
-ROUND_S = 0.25
-"""Between two rounds without news: how often progress is told."""
 PATIENCE_S = 10.0
 """How long those who are warm wait for those who are not, before the job begins or grows without them."""
-REPORT_LIMIT = 500
-"""Events of one report."""
-
-logger = logging.getLogger(__name__)
 
 
 class Conductor:
@@ -51,10 +41,8 @@ class Conductor:
     ) -> None:
         """`meet` is where generations meet: host and port of a store. It blocks when it is called first."""
         self._launch = launch
-        self._spool = spool
         self._chronicle = chronicle
         self._meet = meet
-        self._now = now
         self._roll = Roll(
             crew,
             cursors=lambda worker: (chronicle.heard(worker), chronicle.seen),
@@ -62,78 +50,34 @@ class Conductor:
             on_loss=self._on_loss,
             silence_s=launch.spec.stall_timeout,
         )
-        self._written = asyncio.Condition()
-        self._cancelled = False
-        self._allocation: Allocation | None = None
-        self._told_at = now()  # when the allocation came
+        self._desk = Desk(
+            launch, spool, chronicle, news=self._roll.news, size=self._size, end=self._roll.dismiss_all, now=now
+        )
         self._answered: Allocation | None = None  # the allocation for which the last generation was announced
         self._plan: Plan | None = None
         self._severed = 0
         self._losses = Losses(now)
         self._warm_since: float | None = None  # when the first of those who wait became warm
 
-    # -- the service's side --------------------------------------------------------------------------------------------
-
     async def exchange(self, command: Command) -> Report:
-        """Take a command; report what happened beyond what the service has, or wait for it."""
-        self._cancelled = self._cancelled or command.intent == "cancel"
-        if command.allocation != self._allocation:
-            self._allocation, self._told_at = command.allocation, self._now()
-        self._chronicle.catch_up(command.acked)
-        self._roll.news.set()
-        await asyncio.to_thread(self._trim, command.acked)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(command.wait_s), self._written:
-                await self._written.wait_for(lambda: self._spool.after(command.acked, 1))
-        return self._report(command.acked)
+        """As `Desk.exchange`."""
+        return await self._desk.exchange(command)
 
     def is_over(self, acked: int) -> bool:
-        """Whether the service has all that there is to know."""
-        return self._chronicle.finished and not self._chronicle.pending and acked >= self._spool.last
+        """As `Desk.is_over`."""
+        return self._desk.is_over(acked)
 
-    def _report(self, acked: int) -> Report:
-        events = self._spool.after(acked, REPORT_LIMIT)
-        said = not self._chronicle.pending and (not events or events[-1]["sequence"] == self._spool.last)
-        phases = [status.phase for status in self._roll.workers.values()]
-        return Report.model_validate(
-            {
-                "job": self._launch.job,
-                "incarnation": self._launch.incarnation,
-                "generation": self._chronicle.generation,
-                "workers": phases.count(Phase.TRAINING),
-                "joining": phases.count(Phase.WARMING),
-                "samples": self._chronicle.committed,
-                "done": self._chronicle.finished and said,
-                "events": events,
-            }
-        )
-
-    def _trim(self, acked: int) -> None:
-        try:
-            self._spool.trim(acked)
-        except StorageError as error:
-            logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
+    async def run(self) -> None:
+        """Until the job has come to an end."""
+        await self._desk.run(self._begin, self._round)
 
     # -- rounds --------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Until the job has come to an end. What goes wrong here fails the job, and says so."""
-        try:
-            await self._roll.adopt()
-            if self._chronicle.finished:
-                await self._roll.dismiss_all()
-            self._find_out(self._roll.workers)
-            while not self._chronicle.finished:
-                self._roll.news.clear()
-                await self._round()
-                await self._flush()
-                await self._rest()
-        except Exception as error:
-            logger.exception("the controller failed", extra={"action": "controller_failed", "job": self._launch.job})
-            message = f"The controller failed: {type(error).__name__}: {error}"
-            await self._finish("failed", "controller_failed", message, traceback=traceback.format_exc())
-        while self._chronicle.pending:
-            await self._flush()
+    async def _begin(self) -> None:
+        await self._roll.adopt()
+        if self._chronicle.finished:
+            await self._roll.dismiss_all()
+        self._find_out(self._roll.workers)
 
     def _find_out(self, workers: dict[str, Status]) -> None:
         """After another life of this controller: the generation that its workers are in is the last one."""
@@ -150,38 +94,22 @@ class Conductor:
             limits = self._launch.spec.elasticity.kappa
             self._plan = Plan(generation=newest.generation, members=newest.members, kappa=limits)
 
-    async def _rest(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0 if self._chronicle.finished else ROUND_S):
-                await self._roll.news.wait()
-
-    async def _flush(self) -> None:
-        """Make durable what was said, and hand it out. Storage that fails is tried again; the job goes on."""
-        if not self._chronicle.pending:
-            return
-        try:
-            await asyncio.to_thread(self._spool.append, *self._chronicle.collect())
-        except StorageError as error:
-            logger.warning("events are not durable: %s", error, extra={"action": "spool_failed"})
-        async with self._written:
-            self._written.notify_all()
-
     async def _round(self) -> None:
         """One look at everything, and what follows from it."""
         workers = self._roll.workers
         failed = next((name for name, status in workers.items() if status.phase is Phase.FAILED), None)
-        if self._cancelled:
-            await self._finish("cancelled", "cancelled", "Cancelled on request.")
+        if self._desk.cancelled:
+            await self._desk.finish("cancelled", "cancelled", "Cancelled on request.")
         elif failed is not None:
             await self._on_failure(failed, workers[failed])
         elif self._succeeded(workers):
-            await self._finish("succeeded", "finished", "The budget is used up.")
+            await self._desk.finish("succeeded", "finished", "The budget is used up.")
         elif self._losses.too_many and not any(status.samples >= 0 for status in workers.values()):
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
-            await self._finish("failed", "workers_lost", message)
-        elif self._allocation is not None:
+            await self._desk.finish("failed", "workers_lost", message)
+        elif (allocation := self._desk.allocation) is not None:
             await self._cut_off(workers)
-            await self._make(self._move(self._allocation), self._allocation)
+            await self._make(self._move(allocation), allocation)
 
     def _succeeded(self, workers: dict[str, Status]) -> bool:
         if self._plan is None or is_broken(self._plan, workers) or not self._chronicle.exported:
@@ -197,12 +125,7 @@ class Conductor:
             await self._roll.dismiss(worker)
             return
         details = {"traceback": failure.traceback, "log_tail": failure.log_tail}
-        await self._finish("failed", failure.code, failure.message, **details)
-
-    async def _finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
-        """Say how it ended, once nobody trains any more."""
-        await self._roll.dismiss_all()
-        self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
+        await self._desk.finish("failed", failure.code, failure.message, **details)
 
     # -- size ----------------------------------------------------------------------------------------------------------
 
@@ -214,6 +137,10 @@ class Conductor:
         if broken > self._severed:
             self._severed = broken
             await self._roll.sever(broken)
+
+    def _size(self) -> tuple[int, int]:
+        phases = [status.phase for status in self._roll.workers.values()]
+        return phases.count(Phase.TRAINING), phases.count(Phase.WARMING)
 
     def _move(self, allocation: Allocation) -> Move:
         wish = Wish(
@@ -284,7 +211,7 @@ class Conductor:
             return "rank_lost", self._losses.reason, self._losses.since_s
         if allocation == self._answered:
             return "joined", "Workers took the place of those that were lost.", 0.0
-        decide_s = max(0.0, (self._told_at - allocation.requested_at).total_seconds())
+        decide_s = max(0.0, (self._desk.told_at - allocation.requested_at).total_seconds())
         return allocation.cause, allocation.reason, decide_s
 
     def _on_loss(self, worker: str, reason: str) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.workers.stage import Stage, allocation, now, play
-from workers import conductor, losses, roll
+from workers import conductor, desk, losses, roll
 from workers.status import Phase
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll, "LOOK_S", 0.01)
-    monkeypatch.setattr(conductor, "ROUND_S", 0.01)
+    monkeypatch.setattr(desk, "ROUND_S", 0.01)
     monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
 
 

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from tests.workers.stage import Stage, allocation, play
-from workers import conductor, losses, roll
+from workers import conductor, desk, losses, roll
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll, "LOOK_S", 0.01)
-    monkeypatch.setattr(conductor, "ROUND_S", 0.01)
+    monkeypatch.setattr(desk, "ROUND_S", 0.01)
     monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
 
 
@@ -64,7 +64,7 @@ def test_events_are_repeated_until_they_are_acknowledged_and_then_forgotten() ->
 
 
 def test_a_report_has_its_limit_and_done_waits_for_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conductor, "REPORT_LIMIT", 2)
+    monkeypatch.setattr(desk, "REPORT_LIMIT", 2)
 
     async def script(stage: Stage) -> None:
         stage.acks = False

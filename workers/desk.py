@@ -1,0 +1,131 @@
+"""Where the service's commands come in and a job's history goes out, whichever engine brings it to its size."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from api_schemas.exchange import Allocation, Command, Launch, Report
+from workers.chronicle import Chronicle
+from workers.spool import Spool
+from workers.storage import StorageError
+
+ROUND_S = 0.25
+"""Between two rounds without news: how often progress is told."""
+REPORT_LIMIT = 500
+"""Events of one report."""
+
+logger = logging.getLogger(__name__)
+
+
+class Desk:
+    """The side of a controller that faces the service: its commands, and the chronicle on its way to the spool."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        spool: Spool,
+        chronicle: Chronicle,
+        *,
+        news: asyncio.Event,
+        size: Callable[[], tuple[int, int]],
+        end: Callable[[], Awaitable[None]],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`news` starts the next round, and is set by each command. `size()`: workers that train, and that join.
+
+        `end` returns once nobody trains any more.
+        """
+        self.cancelled = False
+        self.allocation: Allocation | None = None
+        self.told_at = now()  # when the allocation came
+        self._launch = launch
+        self._spool = spool
+        self._chronicle = chronicle
+        self._news = news
+        self._size = size
+        self._end = end
+        self._now = now
+        self._written = asyncio.Condition()
+
+    async def exchange(self, command: Command) -> Report:
+        """Take a command; report what happened beyond what the service has, or wait for it."""
+        self.cancelled = self.cancelled or command.intent == "cancel"
+        if command.allocation != self.allocation:
+            self.allocation, self.told_at = command.allocation, self._now()
+        self._chronicle.catch_up(command.acked)
+        self._news.set()
+        await asyncio.to_thread(self._trim, command.acked)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(command.wait_s), self._written:
+                await self._written.wait_for(lambda: self._spool.after(command.acked, 1))
+        return self._report(command.acked)
+
+    def is_over(self, acked: int) -> bool:
+        """Whether the service has all that there is to know."""
+        return self._chronicle.finished and not self._chronicle.pending and acked >= self._spool.last
+
+    async def run(self, begin: Callable[[], Awaitable[None]], play: Callable[[], Awaitable[None]]) -> None:
+        """`begin`, then `play` round after round until the job is finished. What goes wrong fails it, and says so."""
+        try:
+            await begin()
+            while not self._chronicle.finished:
+                self._news.clear()
+                await play()
+                await self._flush()
+                await self._rest()
+        except Exception as error:
+            logger.exception("the controller failed", extra={"action": "controller_failed", "job": self._launch.job})
+            message = f"The controller failed: {type(error).__name__}: {error}"
+            await self.finish("failed", "controller_failed", message, traceback=traceback.format_exc())
+        while self._chronicle.pending:
+            await self._flush()
+
+    async def finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
+        """Say how the job ended, once nobody trains any more."""
+        await self._end()
+        self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._chronicle.finished else ROUND_S):
+                await self._news.wait()
+
+    async def _flush(self) -> None:
+        """Make durable what was said, and hand it out. Storage that fails is tried again; the job goes on."""
+        if not self._chronicle.pending:
+            return
+        try:
+            await asyncio.to_thread(self._spool.append, *self._chronicle.collect())
+        except StorageError as error:
+            logger.warning("events are not durable: %s", error, extra={"action": "spool_failed"})
+        async with self._written:
+            self._written.notify_all()
+
+    def _report(self, acked: int) -> Report:
+        events = self._spool.after(acked, REPORT_LIMIT)
+        said = not self._chronicle.pending and (not events or events[-1]["sequence"] == self._spool.last)
+        training, joining = self._size()
+        return Report.model_validate(
+            {
+                "job": self._launch.job,
+                "incarnation": self._launch.incarnation,
+                "generation": self._chronicle.generation,
+                "workers": training,
+                "joining": joining,
+                "samples": self._chronicle.committed,
+                "done": self._chronicle.finished and said,
+                "events": events,
+            }
+        )
+
+    def _trim(self, acked: int) -> None:
+        try:
+            self._spool.trim(acked)
+        except StorageError as error:
+            logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
