@@ -8,20 +8,17 @@ cuts a broken one off (`sever`).
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
-from api_schemas.errors import EmascaleError
 from api_schemas.exchange import Launch
 from workers import recipes
-from workers.archive import Archive, Overtaken
+from workers.archive import Archive
+from workers.failures import failure_of
 from workers.journal import Journal
 from workers.membership import Plan
 from workers.mesh import Mesh, MeshBroken, Rendezvous
 from workers.status import Failure, Phase, Status
-from workers.storage import Storage, StorageError
+from workers.storage import Storage
 from workers.trainer import Trainer
 
 LOG_TAIL = 20
@@ -175,23 +172,6 @@ class Member:
         self._journal.nudge()
 
     def _fail(self, error: Exception) -> None:
-        code, message = _explain(error)
-        text = "".join(traceback.format_exception(error))
         with self._changed:
-            self._failure = Failure(code=code, message=message, traceback=text, log_tail=self._tail(LOG_TAIL))
+            self._failure = failure_of(error, self._tail(LOG_TAIL))
         self._become(Phase.FAILED)
-
-
-def _explain(error: Exception) -> tuple[str, str]:
-    """A code for programs and a sentence for people."""
-    if isinstance(error, EmascaleError):
-        return error.reason, error.detail
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        return "recipe_config_invalid", f"The recipe's config does not fit: {where}: {first['msg']}."
-    if isinstance(error, StorageError):
-        return "storage_failed", f"The job's storage failed: {error}."
-    if isinstance(error, Overtaken):
-        return "overtaken", str(error)
-    return "recipe_raised", f"The recipe raised {type(error).__name__}: {error}"
