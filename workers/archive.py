@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 from torch import Tensor
 
+from api_schemas.exchange import Launch
 from workers import checkpoint
+from workers.checkpoint import Snapshot
 from workers.checkpoint_writer import CheckpointWriter, Failed, Saved
 from workers.fence import Fences, Term
 from workers.journal import Journal
@@ -37,6 +39,18 @@ class Archive:
         self._writer: CheckpointWriter | None = None  # made by the first to lead: its thread is for nobody else
         self._keep = keep
 
+    @classmethod
+    def of(cls, launch: Launch, journal: Journal) -> Self:
+        """That of a job's worker."""
+        spec = launch.spec
+        return cls(
+            Storage(launch.storage),
+            journal,
+            incarnation=launch.incarnation,
+            keep=spec.checkpoint.keep,
+            about={"spec": spec.model_dump(mode="json"), "seed": spec.seed},
+        )
+
     def enter(self, generation: int) -> None:
         """What is written from now on belongs to this generation."""
         self._term = self._term._replace(generation=generation)
@@ -46,24 +60,26 @@ class Archive:
 
         None: there is none, training begins. Raises StorageError.
         """
-        found = checkpoint.load_latest(self._storage, self._skipped, self._refusal)
-        state = None
-        if found is not None:
-            _, snapshot = found
-            state = State({group: dict(named) for group, named in snapshot.tensors.items()}, dict(snapshot.meta))
-        samples = state.meta["samples"] if state else 0
+        snapshot = self._newest()
+        samples = snapshot.meta["samples"] if snapshot else 0
         self._fences.put_up(self._term, samples)
         checkpoint.discard_after(self._storage, samples)
-        return state
+        if snapshot is None:
+            return None
+        return State({group: dict(named) for group, named in snapshot.tensors.items()}, dict(snapshot.meta))
 
-    def save(self, state: State, *, last: bool) -> None:
-        """Copy the state and write it beside the training; with `last`, return once it is written or failed."""
+    def save(self, state: State | None, *, last: bool) -> None:
+        """Copy the state and write it beside the training; with `last`, return once it is written or failed.
+
+        All members call it at the same sample, and the lead alone has a state.
+        """
+        if state is None:
+            return
         if self._writer is None:
             self._writer = CheckpointWriter(
                 self._storage, self._report, keep=self._keep, permit=self._permit, refusal=self._refusal
             )
-        meta = {**state.meta, **self._about, **self._term._asdict()}
-        self._writer.submit(checkpoint.checkpoint_name(meta["samples"]), checkpoint.capture(state.groups, meta))
+        self._writer.submit(checkpoint.checkpoint_name(state.meta["samples"]), self._snapshot(state))
         if last:
             self._writer.flush()
 
@@ -72,6 +88,13 @@ class Archive:
         self._permit()
         groups = {f"{name}.safetensors": state.groups[name] for name in ("model", "ema") if name in state.groups}
         return {name: self._export(name, tensors) for name, tensors in groups.items()}
+
+    def _newest(self) -> Snapshot | None:
+        found = checkpoint.load_latest(self._storage, self._skipped, self._refusal)
+        return found[1] if found else None
+
+    def _snapshot(self, state: State) -> Snapshot:
+        return checkpoint.capture(state.groups, {**state.meta, **self._about, **self._term._asdict()})
 
     def _export(self, name: str, tensors: Mapping[str, Tensor]) -> str:
         """Each tensor whole, tied ones too: other programs know nothing of aliases."""

@@ -11,14 +11,12 @@ import threading
 from collections.abc import Callable
 
 from api_schemas.exchange import Launch
-from workers import recipes
 from workers.archive import Archive
 from workers.failures import failure_of
 from workers.journal import Journal
 from workers.membership import Plan
 from workers.mesh import Mesh, MeshBroken, Rendezvous
 from workers.status import Failure, Phase, Status
-from workers.storage import Storage
 from workers.trainer import Trainer
 
 LOG_TAIL = 20
@@ -95,7 +93,7 @@ class Member:
 
     def _live(self) -> None:
         try:
-            trainer = self._prepare()
+            trainer = Trainer.of(self._launch, self._journal, Archive.of(self._launch, self._journal))
             with self._changed:
                 self._trainer = trainer
             self._become(Phase.READY)
@@ -104,20 +102,6 @@ class Member:
             self._become(Phase.LEFT)
         except Exception as error:
             self._fail(error)
-
-    def _prepare(self) -> Trainer:
-        launch, spec = self._launch, self._launch.spec
-        kind = recipes.load(spec.recipe.name)
-        recipe = kind(kind.Config.model_validate(spec.recipe.config), spec.seed)
-        about = {"spec": spec.model_dump(mode="json"), "seed": spec.seed}
-        archive = Archive(
-            Storage(launch.storage),
-            self._journal,
-            incarnation=launch.incarnation,
-            keep=spec.checkpoint.keep,
-            about=about,
-        )
-        return Trainer(spec, recipe, self._journal, archive)
 
     def _await_plan(self) -> Plan | None:
         """The next generation that this worker is in; None: it is to leave."""

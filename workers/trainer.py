@@ -15,12 +15,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from api_schemas.dynamics import Size, state_factors, values_at, warnings_at
+from api_schemas.exchange import Launch
 from api_schemas.jobs import JobSpec
 from workers import recipes
 from workers.archive import Archive
@@ -69,6 +71,13 @@ class Trainer:
         self._step_ended = time.monotonic()
         self.step_s = 0.0  # how long the last step took
 
+    @classmethod
+    def of(cls, launch: Launch, journal: Journal, archive: Archive) -> Self:
+        """That of a job's worker. Raises what the recipe raises, UnknownRecipe and InvalidRequest."""
+        spec = launch.spec
+        kind = recipes.load(spec.recipe.name)
+        return cls(spec, kind(kind.Config.model_validate(spec.recipe.config), spec.seed), journal, archive)
+
     @property
     def done(self) -> bool:
         """The budget is used up."""
@@ -97,6 +106,11 @@ class Trainer:
                 return True
             if self.step(group, waiting):
                 return False
+
+    def conclude(self, group: Group) -> None:
+        """Leave a checkpoint of this very sample behind, and what else is due: nobody goes on from memory."""
+        self._due.add("checkpoint")
+        self._attend(group)
 
     def undo(self) -> None:
         """Take back a step that was not confirmed."""
@@ -256,19 +270,17 @@ class Trainer:
         if not self._due:
             return
         self.replica.average_buffers(group, 1 / group.world)
-        if group.rank == 0 and self._led != self.replica.samples:
-            self._lead()
-            self._led = self.replica.samples
-
-    def _lead(self) -> None:
-        if "evaluate" in self._due:
+        leads = group.rank == 0 and self._led != self.replica.samples
+        if leads and "evaluate" in self._due:
             scores = self._evaluate()
             print(f"sample {self.replica.samples}: evaluation {scores}", flush=True)
             self._journal.record("evaluated", samples=self.replica.samples, **scores)
         if "checkpoint" in self._due:
-            self._archive.save(self.replica.state(), last=self.done)
-        if "export" in self._due:
+            self._archive.save(self.replica.state() if leads else None, last=self.done)
+        if leads and "export" in self._due:
             self._journal.record("exported", artifacts=self._archive.export(self.replica.state()))
+        if leads:
+            self._led = self.replica.samples
 
     def _evaluate(self) -> dict[str, dict[str, float | None] | None]:
         ema = self.replica.ema
