@@ -105,6 +105,21 @@ def test_round_trip_continues_bit_for_bit(name: str, base: dict[str, Any]) -> No
 
 
 @every_optimizer
+def test_the_fused_step_is_the_plain_one(name: str, base: dict[str, Any]) -> None:
+    model, optimizer = started(name, base, kappa=2.0)
+    switched(optimizer, name, base, 2.0, 3.0)
+    other = copy.deepcopy(model)
+    plain = optim.build(name, other.parameters(), scaling.derive(name, base, 3.0, f=0.5).values)
+    optim.load_state_tensors(plain, optim.state_tensors(optimizer))
+    for group in plain.param_groups:
+        group["fused"] = False
+    train(model, optimizer, 4, seed=7)
+    train(other, plain, 4, seed=7)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@every_optimizer
 def test_loaded_state_is_a_copy(name: str, base: dict[str, Any]) -> None:
     model, optimizer = started(name, base)
     twin = optim.build(name, copy.deepcopy(model).parameters(), scaling.derive(name, base, 1.0).values)

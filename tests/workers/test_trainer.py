@@ -135,7 +135,7 @@ def test_it_trains_as_a_plain_loop_does(tmp_path: Path, store: TCPStore) -> None
     assert desk.train()
     model = net(0.0).train()
     shadow = copy.deepcopy(list(model.parameters()))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
     x, y = desk.recipe.train_data().tensors
     order = SampleOrder(SIZE, 3)
     for start in range(0, STEPS * BATCH, BATCH):
