@@ -33,12 +33,22 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder for what must not be lost.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder or URL for what the jobs write, such as s3://bucket/jobs.")
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="CPUs that the own Ray head offers.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="Use this Ray cluster instead of an own one.")] = None,
 ) -> None:
     """Run API, reconciler and, unless an address is given, a Ray head. Options go before EMASCALE_... variables."""
     log_to_stderr()
-    given = {"host": host, "port": port, "data_folder": data, "local_slots": slots, "ray_address": ray_address}
+    given = {
+        "host": host,
+        "port": port,
+        "data_folder": data,
+        "storage_url": storage,
+        "local_slots": slots,
+        "ray_address": ray_address,
+    }
     settings = _settings(**{name: value for name, value in given.items() if value is not None})
     try:
         serve(

@@ -28,7 +28,11 @@ def _is_loopback(host: str) -> bool:
 
 def _anchored(url: str) -> str:
     """A plain path is made absolute: workers run in other folders."""
-    return url if "://" in url else str(Path(url).absolute())
+    if "://" not in url:
+        return str(Path(url).absolute())
+    if set(url) & set("*?["):
+        raise ValueError("must be without *, ? and [: file systems behind an URL take them for a pattern")
+    return url
 
 
 def _database_below(data: dict[str, Any]) -> str:

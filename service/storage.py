@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any, NamedTuple, TypeVar
 
 import fsspec
@@ -14,6 +16,10 @@ from api_schemas.errors import NotFound, Unavailable
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 """Where file systems (S3, GCS, Azure, disks, memory) say what changes with the content; the best first."""
 
+BLOCK = 4 * 2**20
+"""Bytes that a download asks a remote storage for at once; s3fs would take 50 MiB."""
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 Result = TypeVar("Result")
 
 
@@ -34,21 +40,25 @@ class Folder:
         self._root = str(root).rstrip("/")
 
     def files(self, below: str) -> list[Stored]:
-        """All files below a folder of it, by path; none where it does not exist. Dotfiles are half-written ones."""
+        """All files below a folder of it, by path; none where it does not exist.
+
+        Left out are dotfiles, which are half-written, and the empty objects by which S3's tools mark a folder.
+        """
         found = self._try(lambda: self._fs.find(f"{self._root}/{below}", detail=True))
         stored = [self._stored(info) for info in found.values()]
-        return sorted(each for each in stored if not each.path.rpartition("/")[2].startswith("."))
+        return sorted(each for each in stored if _is_whole(each.path.rpartition("/")[2]))
 
     def find(self, path: str) -> Stored:
         """One file of it. Raises NotFound, also for a path that would lead out of the folder, and for a dotfile."""
         absolute = self._inside(path)
-        if absolute is None or not self._try(lambda: self._fs.isfile(absolute)):
+        info = None if absolute is None else self._try(lambda: self._info(absolute))
+        if info is None or info["type"] != "file":
             raise NotFound(f"There is no file {path!r}.")
-        return self._stored(self._try(lambda: self._fs.info(absolute)))
+        return self._stored(info)
 
     def open(self, path: str) -> IO[bytes]:
         """To read a file that `find` or `files` returned."""
-        file: IO[bytes] = self._try(lambda: self._fs.open(f"{self._root}/{path}", "rb"))
+        file: IO[bytes] = self._try(lambda: self._fs.open(f"{self._root}/{path}", "rb", block_size=BLOCK))
         return file
 
     def read(self, path: str) -> bytes:
@@ -57,8 +67,24 @@ class Folder:
 
     def delete(self) -> None:
         """Remove the folder and all below it; nothing there is no error."""
-        if self._try(lambda: self._fs.exists(self._root)):
-            self._try(lambda: self._fs.rm(self._root, recursive=True))
+        self._try(self._remove)
+        if left := self.files(""):
+            files, they = ("1 file", "it") if len(left) == 1 else (f"{len(left)} files", "they")
+            raise Unavailable(f"The storage at {self.url} keeps {files}; may {they} be deleted?")
+
+    def _remove(self) -> None:
+        with suppress(FileNotFoundError):
+            self._fs.rm(self._root, recursive=True)  # that of s3fs says nothing of what it may not remove
+
+    def _info(self, absolute: str) -> dict[str, Any] | None:
+        """Not by `isfile`, for which a storage that does not answer has no file."""
+        try:
+            info: dict[str, Any] = self._fs.info(absolute)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or error.errno in _ABSENT:
+                return None
+            raise
+        return info
 
     def _inside(self, path: str) -> str | None:
         parts = path.split("/")
@@ -76,6 +102,10 @@ class Folder:
 
     def _try(self, call: Callable[[], Result]) -> Result:
         return _guarded(self.url, call)
+
+
+def _is_whole(name: str) -> bool:
+    return bool(name) and not name.startswith(".")
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -2,6 +2,9 @@
 
 One key is one object. Writing replaces an object as a whole or leaves it as it was: local files are written aside,
 synced and renamed; object stores do that by themselves. Keys are relative, with "/" between their parts.
+
+Credentials and the like come from where the file system looks for them: for S3 the environment variables AWS_... . No
+listing is kept, since other processes write here too.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or "/"
-        filesystem, root = _guarded("open", url, lambda: fsspec.core.url_to_fs(url))
+        filesystem, root = _guarded("open", url, lambda: fsspec.core.url_to_fs(url, use_listings_cache=False))
         self._filesystem: Any = filesystem
         self._root: str = str(root).rstrip("/")
         self._local = isinstance(filesystem, LocalFileSystem)
@@ -65,32 +68,33 @@ class Storage:
         """What is stored under `key`. Raises NotStored where there is nothing."""
         return bytes(self._try("read", key, lambda: self._filesystem.cat_file(self._path(key))))
 
-    def exists(self, key: str) -> bool:
-        """Whether an object, or anything below that folder, is there."""
-        return bool(self._try("look up", key, lambda: self._fresh().exists(self._path(key))))
-
     def list(self, prefix: str = "") -> list[str]:
         """The keys of all objects below the folder `prefix`, sorted; none where there is no such folder."""
         folder = self._path(prefix)
-        find = _local_files if self._local else self._fresh().find
+        find = _local_files if self._local else self._filesystem.find
         found = [str(path) for path in self._try("list", prefix, lambda: find(folder))]
         keys = [path.removeprefix(self._root).lstrip("/") for path in found if path.startswith(f"{folder}/")]
-        return sorted(key for key in keys if not key.rpartition("/")[2].startswith(_ASIDE))
+        return sorted(key for key in keys if not _is_foreign(key.rpartition("/")[2]))
 
     def delete(self, prefix: str) -> None:
         """Remove an object, or a folder with all below it. Nothing there is no error."""
         if not prefix.strip("/"):
             raise ValueError("delete needs a key: it does not empty a whole storage")
-        with suppress(NotStored):
-            self._try("delete", prefix, lambda: self._fresh().rm(self._path(prefix), recursive=True))
+        remove = self._remove_local if self._local else self._remove_objects
+        self._try("delete", prefix, lambda: remove(self._path(prefix)))
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{_checked(key)}".rstrip("/")
 
-    def _fresh(self) -> Any:
-        """The file system without its cached listings: other processes write here too."""
-        self._filesystem.invalidate_cache()
-        return self._filesystem
+    def _remove_local(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._filesystem.rm(path, recursive=True)
+
+    def _remove_objects(self, path: str) -> None:
+        """One by one: the `rm` of s3fs asks for many at once and says nothing of those that were refused."""
+        for each in self._filesystem.find(path):
+            with suppress(FileNotFoundError):
+                self._filesystem.rm_file(each)
 
     def _try(self, action: str, key: str, call: Callable[[], Result]) -> Result:
         return _guarded(action, self.url_of(key), call)
@@ -107,11 +111,16 @@ def _guarded(action: str, url: str, call: Callable[[], Result]) -> Result:
     """The call's result, or its failure as a StorageError. What a remote file system raises is not one type."""
     try:
         return call()
-    except FileNotFoundError as error:
-        raise NotStored(action, url, "there is nothing") from error
     except Exception as error:
+        if action == "read" and isinstance(error, FileNotFoundError):
+            raise NotStored(action, url, "there is nothing") from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StorageError(action, url, reason or type(error).__name__) from error
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether no key ends so: a file that is being written, or the empty object by which S3's tools mark a folder."""
+    return not name or name.startswith(_ASIDE)
 
 
 def _local_files(folder: str) -> list[str]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from service.__main__ import app
 from service.settings import Settings
 
 
@@ -38,3 +40,15 @@ def test_this_machine_may_be_listened_on(host: str) -> None:
 def test_others_may_not_since_there_is_no_authentication(host: str) -> None:
     with pytest.raises(ValidationError, match="no authentication"):
         Settings(host=host)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/jobs[1]", "s3://bucket/*", "s3://bucket/jobs?versionId=1"])
+def test_a_storage_that_would_be_taken_for_a_pattern_is_refused(url: str) -> None:
+    refused = CliRunner().invoke(app, ["serve", "--storage", url])
+    assert refused.exit_code == 2
+    assert "storage_url" in refused.output
+    assert "for a pattern" in refused.output
+
+
+def test_a_local_folder_may_be_called_anything(tmp_path: Path) -> None:
+    assert Settings(storage_url=f"{tmp_path}/jobs[1]?").storage_url == f"{tmp_path}/jobs[1]?"

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ class FullDisk(Storage):
         super().write(key, data)
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> FullDisk:
-    return FullDisk(str(tmp_path))
+@pytest.fixture(params=["path", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> FullDisk:
+    return FullDisk(str(tmp_path) if request.param == "path" else request.getfixturevalue("bucket").url)
 
 
 def snapshot(seed: int = 0, **meta: Any) -> Snapshot:
@@ -65,8 +66,13 @@ def unexpected(name: str, reason: str) -> None:
     pytest.fail(f"{name} was skipped: {reason}")
 
 
-def files(storage: Storage, name: str, part: str) -> Path:
-    return next(Path(storage.url, "checkpoints", name).glob(f"{part}*"))
+def file(storage: Storage, name: str, part: str) -> str:
+    """The key of a checkpoint's file that begins so."""
+    return next(key for key in storage.list(f"checkpoints/{name}") if key.split("/")[2].startswith(part))
+
+
+def change(storage: Storage, key: str, change: Callable[[bytes], bytes]) -> None:
+    storage.write(key, change(storage.read(key)))
 
 
 def test_round_trip_is_exact(storage: Storage) -> None:
@@ -143,7 +149,7 @@ def test_a_model_with_tied_weights(storage: Storage) -> None:
     model: Any = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     save(storage, "1", capture({"model": model.state_dict()}, {}))
-    entry = json.loads(files(storage, "1", "manifest").read_text())["files"]["model"]
+    entry = json.loads(storage.read(file(storage, "1", "manifest")))["files"]["model"]
     assert entry["aliases"] == {"1.weight": "0.weight"}
     model.load_state_dict(load(storage, "1").tensors["model"])
 
@@ -159,38 +165,32 @@ def test_the_newest_wins_and_names_sort_by_samples(storage: Storage) -> None:
 
 
 def tear_weights(storage: Storage, name: str) -> None:
-    path = files(storage, name, "model")
-    path.write_bytes(path.read_bytes()[:-5])
+    change(storage, file(storage, name, "model"), lambda data: data[:-5])
 
 
 def flip_a_bit(storage: Storage, name: str) -> None:
-    path = files(storage, name, "model")
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    change(storage, file(storage, name, "model"), lambda data: data[:-1] + bytes([data[-1] ^ 1]))
 
 
 def lose_a_file(storage: Storage, name: str) -> None:
-    files(storage, name, "optimizer").unlink()
+    storage.delete(file(storage, name, "optimizer"))
 
 
 def tear_manifest(storage: Storage, name: str) -> None:
-    path = files(storage, name, "manifest")
-    path.write_bytes(path.read_bytes()[:-20])
+    change(storage, file(storage, name, "manifest"), lambda data: data[:-20])
 
 
 def empty_manifest(storage: Storage, name: str) -> None:
-    files(storage, name, "manifest").write_bytes(b"[]")
+    storage.write(file(storage, name, "manifest"), b"[]")
 
 
 def edit_manifest(storage: Storage, name: str) -> None:
-    path = files(storage, name, "manifest")
-    path.write_text(path.read_text().replace('"kappa": 2.5', '"kappa": 2.4'))
+    change(storage, file(storage, name, "manifest"), lambda data: data.replace(b'"kappa": 2.5', b'"kappa": 2.4'))
 
 
 def foreign_manifest(storage: Storage, name: str) -> None:
-    other = files(storage, checkpoint_name(100), "manifest")
-    files(storage, name, "manifest").write_bytes(other.read_bytes())
+    other = file(storage, checkpoint_name(100), "manifest")
+    storage.write(file(storage, name, "manifest"), storage.read(other))
 
 
 DAMAGES = [
@@ -233,6 +233,7 @@ def test_a_failing_write_harms_nothing(storage: FullDisk, name: str, fail_at: in
     assert same(found[1], snapshot(1))
 
 
+@pytest.mark.parametrize("storage", ["path"], indirect=True)
 def test_a_file_in_place_of_the_folder(storage: Storage) -> None:
     storage.write("checkpoints", b"")
     with pytest.raises(StorageError, match="cannot write"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.buckets import Bucket
 from tests.workers.shelf import Shelf
 from workers.fence import Fences, Term
-from workers.storage import StorageError
+from workers.storage import Storage, StorageError
 
 
 @pytest.fixture
@@ -55,6 +56,15 @@ def test_every_later_fence_counts(fences: Fences) -> None:
 def test_a_line_that_began_anew_voids_all_before(fences: Fences) -> None:
     fences.put_up(Term(3, 1), 0)
     assert fences.void(Term(2, 7), 1)
+
+
+def test_fences_are_seen_by_others_at_once(bucket: Bucket) -> None:
+    """On S3, by one that has looked before."""
+    given_up, heir = Fences(Storage(bucket.url)), Fences(Storage(bucket.url))
+    assert not given_up.overtaken(Term(1, 1))
+    heir.put_up(Term(1, 2), 100)
+    assert given_up.overtaken(Term(1, 1))
+    assert given_up.void(Term(1, 1), 101)
 
 
 def test_fences_outlive_whoever_put_them_up(shelf: Shelf, fences: Fences) -> None:

@@ -44,12 +44,18 @@ def test_incarnations_have_spools_of_their_own(shelf: Shelf) -> None:
     assert Spool(shelf, 11).last == 0
 
 
-def test_it_lies_in_real_storage_under_names_that_sort(tmp_path: Path) -> None:
-    spool = Spool(Storage(str(tmp_path)), 1)
+@pytest.mark.parametrize("kind", ["path", "s3"])
+def test_it_lies_in_real_storage_under_names_that_sort(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(tmp_path) if kind == "path" else request.getfixturevalue("bucket").url
+    spool = Spool(Storage(url), 1)
     for sequence in range(1, 13):
-        spool.append(events(sequence), {})
-    assert numbers(Spool(Storage(str(tmp_path)), 1)) == list(range(1, 13))
-    assert Storage(str(tmp_path)).list()[0] == "spool/000001/000000000001.json"
+        spool.append(events(sequence), {"at": sequence})
+    spool.trim(2)
+    again = Spool(Storage(url), 1)
+    assert (numbers(again), again.notes) == (list(range(3, 13)), {"at": 12})
+    assert Storage(url).list()[0] == "spool/000001/000000000003.json"
 
 
 def test_events_are_given_out_from_anywhere_so_many_at_once(shelf: Shelf) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from workers.storage import NotStored, Storage, StorageError
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(params=["path", "file", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     urls = {"path": str(tmp_path / "jobs"), "file": f"file://{tmp_path}/jobs", "memory": "memory://jobs"}
-    yield Storage(urls[request.param])
+    yield Storage(urls.get(request.param) or request.getfixturevalue("bucket").url)
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
@@ -30,9 +30,6 @@ def test_what_is_written_is_read_back_and_replaced(storage: Storage) -> None:
     storage.write("a/b.json", b"one")
     storage.write("a/b.json", b"two")
     assert storage.read("a/b.json") == b"two"
-    assert storage.exists("a/b.json")
-    assert storage.exists("a")
-    assert not storage.exists("a/c")
 
 
 def test_listing_is_sorted_and_below_a_folder(storage: Storage) -> None:
@@ -60,7 +57,9 @@ def test_missing_objects_have_an_error_of_their_own(storage: Storage) -> None:
         storage.read("nope")
 
 
+@pytest.mark.parametrize("storage", ["path", "file", "memory"], indirect=True)
 def test_a_file_in_place_of_a_folder_is_a_storage_error(storage: Storage) -> None:
+    """Not on S3, where there are no folders."""
     storage.write("a", b"x")
     with pytest.raises(StorageError, match=r"cannot write .*jobs/a/b"):
         storage.write("a/b", b"y")
@@ -69,7 +68,7 @@ def test_a_file_in_place_of_a_folder_is_a_storage_error(storage: Storage) -> Non
 
 @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", ".."])
 def test_a_key_cannot_leave_the_root(storage: Storage, key: str) -> None:
-    for call in (storage.read, storage.exists, storage.list, storage.delete, storage.url_of):
+    for call in (storage.read, storage.list, storage.delete, storage.url_of):
         with pytest.raises(ValueError, match="not a key"):
             call(key)
 
@@ -129,9 +128,9 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkey
         storage.list()
 
 
-@pytest.mark.parametrize(("url", "reason"), [("nope://x", "Protocol not known"), ("s3://bucket/x", "s3fs")])
+@pytest.mark.parametrize(("url", "reason"), [("nope://x", "Protocol not known"), ("gs://bucket/x", "gcsfs")])
 def test_an_url_that_cannot_be_opened_says_why(url: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     with pytest.raises(StorageError, match=f"cannot open {url}.*{reason}"):
         Storage(url)
 

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from tests.buckets import Bucket, access, s3_server
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty one, which this process finds by its environment."""
+    for name, value in access(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return Bucket(s3_endpoint, f"bucket-{next(_numbers)}")
