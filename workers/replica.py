@@ -5,6 +5,7 @@ All members of a generation hold the same replica, BatchNorm's running statistic
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,7 @@ from api_schemas.jobs import JobSpec
 from workers import optim
 from workers.batchnorm import BatchNorms, BufferSnapshot, average_buffers
 from workers.ema import Ema
-from workers.gradients import GradientReducer
+from workers.gradients import GradientReducer, square_sum
 from workers.group import Group
 from workers.noise import NoiseEstimate
 from workers.recipes import Recipe
@@ -95,7 +96,7 @@ class Replica:
 
         `mean_sqnorm` is sum w |g|^2 over all shards where this step measured it.
         """
-        norm = self._gradient_norm() if gradients.measuring or "clip_norm" in self.values else 0.0
+        norm = math.sqrt(self._square_norm()) if gradients.measuring or "clip_norm" in self.values else 0.0
         if gradients.measuring:
             gradients.settle()
             batch, base = stop - self.samples, self.spec.batch.base
@@ -113,8 +114,8 @@ class Replica:
         self._buffers.take()
         self.samples = stop
 
-    def _gradient_norm(self) -> float:
-        return float(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+    def _square_norm(self) -> float:
+        return square_sum([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def _clip(self, norm: float) -> float:
         """Clip the gradients, whose norm is given; returns by what they were multiplied."""

@@ -175,7 +175,9 @@ class Trainer:
         """DDP over this generation's group; all members hold the same weights already."""
         with group.guard(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the argument's new name is younger than torch 2.6
-            ddp = DistributedDataParallel(self.replica.model, init_sync=False, broadcast_buffers=False)
+            ddp = DistributedDataParallel(
+                self.replica.model, init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         scaling = self.replica.spec.scaling
         gradients = GradientReducer(
             ddp,

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.workers.peers import Link, Peers, gathered
 from workers import gradients
-from workers.gradients import GradientReducer
+from workers.gradients import GradientReducer, square_sum
 from workers.mesh import Mesh, Rendezvous
 
 Slices = list[list[tuple[int, int]]]
@@ -114,7 +114,12 @@ def train(_: Link, rendezvous: Rendezvous, case: Case) -> list[Outcome]:
     mesh = Mesh(rendezvous)
     mesh.join()
     model = network(case.model)
-    ddp = DistributedDataParallel(model, broadcast_buffers=False, bucket_cap_mb=case.bucket_mb)  # type: ignore
+    ddp = DistributedDataParallel(
+        model,
+        broadcast_buffers=False,  # type: ignore
+        bucket_cap_mb=case.bucket_mb,  # type: ignore
+        gradient_as_bucket_view=True,
+    )
     reducer = Seen(ddp, norms=case.norms, coordinates=case.coordinates, every=case.every)
     outcomes = []
     parts = case.slices[mesh.rank] or [(0, 0)]
@@ -238,6 +243,13 @@ def test_a_single_shard_has_no_spread(peers: Peers) -> None:
     ((outcome, other),) = check(peers, Case([[(0, 5)], []]))
     assert (outcome.measuring, other.measuring) == (False, False)
     assert outcome.spread == []
+
+
+def test_the_sum_of_squares_of_millions() -> None:
+    tensors = [torch.full((3000, 3000), 1e-3), torch.full((5,), 2.0), torch.zeros(0, 7)]
+    assert square_sum(tensors) == pytest.approx(9e6 * 1e-6 + 20, rel=1e-5)
+    assert square_sum([torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).fill_(2.0)]) == pytest.approx(192)
+    assert square_sum([]) == 0
 
 
 @pytest.mark.parametrize("slices", [UNEQUAL, ACCUMULATED], ids=["unequal", "accumulated"])
