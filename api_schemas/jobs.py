@@ -179,7 +179,11 @@ class JobSpec(_Part):
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     priority: int = Field(0, ge=-1000, le=1000, description="Higher goes first.")
-    engine: Literal["in_place"] = "in_place"
+    engine: Literal["in_place", "ray_train"] = Field(
+        "in_place",
+        description="in_place: workers live on, and a resize costs fractions of a second. ray_train: Ray Train runs "
+        "the same training, and restarts all workers from a checkpoint at every change.",
+    )
     stall_timeout: Annotated[Seconds, Field(ge=10, le=86400)] | None = Field(
         None,
         description="A worker that does not answer for so long, 10s at least, is given up and replaced; "

@@ -158,7 +158,7 @@ def _is_refused(storage: Storage, name: str, refusal: Refusal) -> bool:
 
 def _delete(storage: Storage, chosen: Callable[[str], bool]) -> list[str]:
     """The manifest goes first, so that a deletion cut short leaves no checkpoint without its files."""
-    folders = sorted({key.split("/")[1] for key in storage.list(FOLDER)})
+    folders = sorted({key.split("/")[1] for key in storage.list(FOLDER) if key.count("/") > 1})
     gone = [name for name in folders if chosen(name)]
     for name in gone:
         storage.delete(_key(name, _MANIFEST))

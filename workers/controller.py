@@ -9,22 +9,27 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from api_schemas.exchange import NAMESPACE, Command, Launch, controller_name
 from workers.chronicle import Chronicle
 from workers.conductor import Conductor
+from workers.losses import cause_of_death
 from workers.membership import Plan
 from workers.rank import find_ranks, start_rank
+from workers.ray_train import RayTrainRuns
+from workers.restarts import Reply, Restarts
 from workers.roll import WorkerGone
 from workers.spool import Spool
 from workers.status import Status
 from workers.storage import Storage
 
-CAUSE_LENGTH = 500
+T = TypeVar("T")
+
 NAME_PATIENCE_S = 30.0
 """How long the name of a controller that was killed may stay taken."""
 
@@ -44,7 +49,7 @@ class Controller:
         if launch.before and not spool.last:
             chronicle.inherit(Spool(storage, launch.before.incarnation), launch.before.acked)
         self._launch = launch
-        self._conductor = Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().place, now=_now)
+        self._conductor = self._engine(launch, spool, chronicle)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._work, name="conductor", daemon=True).start()
 
@@ -53,16 +58,47 @@ class Controller:
         command = Command.model_validate_json(command_json)
         if command.incarnation != self._launch.incarnation:
             raise Stale(f"this is incarnation {self._launch.incarnation}, not {command.incarnation}")
-        report = asyncio.run_coroutine_threadsafe(self._conductor.exchange(command), self._loop).result()
+        report = self._do(self._conductor.exchange(command))
         if self._conductor.is_over(command.acked):
             ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
         return report.model_dump_json()
+
+    def _engine(self, launch: Launch, spool: Spool, chronicle: Chronicle) -> Conductor | Restarts:
+        return Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().place, now=_now)
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _work(self) -> None:
         """Not on a loop of Ray's: that runs only while somebody calls, and nobody calls a controller started again."""
         asyncio.set_event_loop(self._loop)
         self._loop.create_task(self._conductor.run())
         self._loop.run_forever()
+
+
+class RestartController(Controller):
+    """The same for the engine `ray_train`, whose workers tell how they are, instead of being asked."""
+
+    _conductor: Restarts
+
+    def enter(self, world: int) -> Plan:
+        """See `Restarts.enter`."""
+        return self._do(self._conductor.enter(world))
+
+    def hear(self, worker: str, status: Status) -> Reply:
+        """See `Restarts.hear`."""
+        return self._do(self._conductor.hear(worker, status))
+
+    def lose(self, reasons: dict[int, str]) -> None:
+        """See `Restarts.lose`."""
+        self._do(self._conductor.lose(reasons))
+
+    def _engine(self, launch: Launch, spool: Spool, chronicle: Chronicle) -> Restarts:
+        return Restarts(launch, RayTrainRuns(launch), spool, chronicle, now=_now)
+
+
+CONTROLLERS: dict[str, type[Controller]] = {"in_place": Controller, "ray_train": RestartController}
+"""By `engine` of the spec."""
 
 
 class _RayCrew:
@@ -101,7 +137,7 @@ class _RayCrew:
         try:
             return await getattr(rank, method).remote(*arguments)
         except ray.exceptions.RayActorError as error:
-            raise WorkerGone(_cause(error)) from error
+            raise WorkerGone(cause_of_death(error)) from error
 
 
 class _Meeting:
@@ -135,7 +171,7 @@ def start(launch_json: str) -> None:
     deadline = time.monotonic() + NAME_PATIENCE_S
     while True:
         try:
-            controller: Any = ray.remote(Controller).options(**options).remote(launch_json)
+            controller: Any = ray.remote(CONTROLLERS[launch.spec.engine]).options(**options).remote(launch_json)
             break
         except ValueError:  # the name is still taken
             if time.monotonic() > deadline:
@@ -150,16 +186,6 @@ def _end_predecessor(job: str) -> None:
         ray.kill(ray.get_actor(controller_name(job), NAMESPACE), no_restart=True)
     for rank in find_ranks(job).values():
         ray.kill(rank, no_restart=True)
-
-
-def _cause(error: Exception) -> str:
-    """Why Ray says that an actor died, in one sentence: its own text has a page of possible reasons."""
-    text = " ".join(str(error).split())
-    if "node" in text and "died" in text.partition("node")[2][:40]:
-        return "Its node is gone."
-    if "connection error" in text or "died unexpectedly" in text:
-        return "Its process ended unexpectedly: it was killed, or it crashed."
-    return text if len(text) <= CAUSE_LENGTH else f"{text[:CAUSE_LENGTH]}..."
 
 
 def _now() -> datetime:

@@ -11,6 +11,7 @@ DEATHS = 4
 """Times in a row that workers may be lost without a sample trained in between."""
 BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
 """Before another worker is started after a loss without progress; doubles, up to the second."""
+CAUSE_LENGTH = 500
 
 
 class Losses:
@@ -50,3 +51,13 @@ class Losses:
     def since_s(self) -> float:
         """Seconds since the last loss."""
         return (self._now() - self.at).total_seconds()
+
+
+def cause_of_death(error: Exception) -> str:
+    """Why Ray says that an actor died, in one sentence: its own text has a page of possible reasons."""
+    text = " ".join(str(error).split())
+    if "node" in text and "died" in text.partition("node")[2][:40]:
+        return "Its node is gone."
+    if "connection error" in text or "died unexpectedly" in text:
+        return "Its process ended unexpectedly: it was killed, or it crashed."
+    return text if len(text) <= CAUSE_LENGTH else f"{text[:CAUSE_LENGTH]}..."

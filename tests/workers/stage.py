@@ -56,8 +56,12 @@ class Stage:
         """The controller starts, or starts again after `die`."""
         spool = Spool(self.shelf, self.launch.incarnation)
         chronicle = Chronicle(self.launch, spool, now)
-        self.conductor = Conductor(self.launch, self.crew, spool, chronicle, meet=self._meet, now=now)
+        self.conductor = self.conduct(spool, chronicle)
         self.task = asyncio.create_task(self.conductor.run())
+
+    def conduct(self, spool: Spool, chronicle: Chronicle) -> Conductor:
+        """The engine that the launch asks for."""
+        return Conductor(self.launch, self.crew, spool, chronicle, meet=self._meet, now=now)
 
     async def die(self) -> None:
         """The controller, with all that it was doing; the workers go on."""

@@ -1,0 +1,174 @@
+"""A run of Ray Train, by its public API alone: the same trainer under `TorchTrainer`.
+
+fit       in a driver's process: has Ray Train start groups of workers, and start them anew where some die
+train     in each worker's process: a generation, from `enter` to a checkpoint or the end of the budget
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.fs
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from api_schemas.exchange import NAMESPACE, Launch, controller_name
+from workers import checkpoint
+from workers.archive import Archive
+from workers.attendance import Attendance
+from workers.checkpoint import CheckpointDamaged, Snapshot
+from workers.group import Group
+from workers.losses import cause_of_death
+from workers.membership import Plan
+from workers.restarts import Reply
+from workers.state import State
+from workers.status import Phase, Status
+from workers.storage import Storage
+from workers.trainer import Trainer
+
+RESIZE_S = 10.0
+"""How often Ray Train looks whether there is room for more workers, where it began with fewer than it may have."""
+REASON_LENGTH = 300
+
+
+def fit(launch_json: str, fewest: int, most: int) -> None:
+    """A whole run, on `fewest` to `most` workers. Raises what `TorchTrainer.fit` raises."""
+    launch = Launch.model_validate_json(launch_json)
+    trainer = ray.train.torch.TorchTrainer(
+        train,
+        train_loop_config={"launch": launch_json},
+        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # typed as that of version 1
+            num_workers=(fewest, most),  # type: ignore[arg-type]
+            resources_per_worker={"CPU": launch.spec.resources.cpu},
+            elastic_resize_monitor_interval_s=RESIZE_S,
+        ),
+        run_config=ray.train.RunConfig(
+            name=checkpoint.FOLDER,
+            **_storage(launch.storage),
+            failure_config=ray.train.FailureConfig(max_failures=-1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=launch.spec.checkpoint.keep),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+            callbacks=[_Losses(launch.job)],  # type: ignore[list-item]
+        ),
+    )
+    trainer.fit()
+
+
+class _Losses(ray.train.UserCallback):
+    """Tells the job's controller of workers that Ray Train has lost. Lives in Ray Train's own controller."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ARG002
+        """Those who died; where none did, those who raised."""
+        died = {rank: error for rank, error in worker_exceptions.items() if _is_death(error)}
+        reasons = {rank: cause_of_death(error) for rank, error in died.items()}
+        reasons = reasons or {rank: _last_line(error) for rank, error in worker_exceptions.items()}
+        ray.get(_controller(self._job).lose.remote(reasons))
+
+
+def _is_death(error: Exception) -> bool:
+    return "HealthCheck" in type(error).__name__
+
+
+def _last_line(error: Exception) -> str:
+    """The last line that says something: before it Ray prints where it came from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}..."
+
+
+def _storage(url: str) -> dict[str, Any]:
+    """Where Ray Train puts checkpoints: beside what else the job stores, reached as that is."""
+    if "://" not in url:
+        return {"storage_path": url}
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))}
+
+
+def _controller(job: str) -> Any:
+    return ray.get_actor(controller_name(job), NAMESPACE)
+
+
+def train(config: Mapping[str, str]) -> None:
+    """One worker of one group: what `TorchTrainer` calls in its process."""
+    launch = Launch.model_validate_json(config["launch"])
+    context = ray.train.get_context()
+    group = Group(rank=context.get_world_rank(), world=context.get_world_size())
+    torch.set_num_threads(max(1, int(launch.spec.resources.cpu)))
+    plan = _enter(launch.job, group)
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    with Attendance(launch, plan, group.rank, host, partial(_tell, launch.job)) as attendance:
+        archive = _ReportedArchive.of(launch, attendance.journal)
+        trainer = Trainer.of(launch, attendance.journal, archive)
+        attendance.trainer = trainer
+        trainer.enter(group, plan)
+        attendance.phase = Phase.TRAINING
+        if trainer.run(group, attendance.is_to_leave):
+            attendance.phase = Phase.DONE
+        else:
+            trainer.conclude(group)
+            attendance.phase = Phase.LEFT
+
+
+def _enter(job: str, group: Group) -> Plan:
+    plan: list[Any] = [ray.get(_controller(job).enter.remote(group.world)) if group.rank == 0 else None]
+    dist.broadcast_object_list(plan, src=0)
+    made: Plan = plan[0]
+    return made
+
+
+def _tell(job: str, worker: str, status: Status) -> Reply | None:
+    try:
+        reply: Reply = ray.get(_controller(job).hear.remote(worker, status))
+    except (ray.exceptions.RayError, ValueError):  # it is being started again
+        return None
+    return reply
+
+
+class _ReportedArchive(Archive):
+    """Checkpoints of the same format in the same place, but handed to Ray Train and taken from it."""
+
+    def save(self, state: State | None, *, last: bool) -> None:  # noqa: ARG002  Ray Train knows no last one
+        """Report a checkpoint, by all members together; training waits until it is stored."""
+        if state is None:
+            ray.train.report({})
+            return
+        self._permit()
+        name = checkpoint.checkpoint_name(state.meta["samples"])
+        with tempfile.TemporaryDirectory() as folder:
+            size = checkpoint.save(Storage(folder), name, self._snapshot(state))
+            made = ray.train.Checkpoint.from_directory(f"{folder}/{checkpoint.FOLDER}/{name}")
+            ray.train.report({"samples": state.meta["samples"]}, checkpoint=made, checkpoint_dir_name=name)
+        self._journal.record("checkpoint_saved", samples=state.meta["samples"], name=name, bytes=size)
+
+    def _newest(self) -> Snapshot | None:
+        """The newest that is whole."""
+        newest = ray.train.get_checkpoint()
+        reported = [each.checkpoint for each in ray.train.get_all_reported_checkpoints()] if newest else []
+        for found in [newest, *reversed(reported)] if newest else []:
+            try:
+                return _read(found)
+            except CheckpointDamaged as error:
+                self._skipped(Path(found.path).name, str(error))
+        return None
+
+
+def _read(found: ray.train.Checkpoint) -> Snapshot:
+    """Raises CheckpointDamaged."""
+    name = Path(found.path).name
+    with found.as_directory() as folder, tempfile.TemporaryDirectory() as root:
+        place = Path(root) / checkpoint.FOLDER
+        place.mkdir()
+        (place / name).symlink_to(folder)
+        return checkpoint.load(Storage(root), name)
