@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.workers.stage import Stage, allocation, play
-from workers import conductor, desk, losses, roll
+from workers import desk, losses, roll
 
 
 @pytest.fixture(autouse=True)
