@@ -17,7 +17,6 @@ from workers.conductor import Conductor
 from workers.spool import Spool
 
 KAPPA = (0.5, 8.0)
-PATIENCE_S = 10.0
 
 
 def spec(workers: tuple[int, int]) -> JobSpec:
@@ -40,10 +39,20 @@ def now() -> datetime:
 class Stage:
     """What the service knows is in `events`; it acknowledges everything, unless `acks` is off."""
 
-    def __init__(self, *, workers: tuple[int, int] = (1, 8), before: Predecessor | None = None) -> None:
-        self.crew = Ensemble()
+    patience_s = 10.0
+
+    def __init__(
+        self,
+        *,
+        workers: tuple[int, int] = (1, 8),
+        before: Predecessor | None = None,
+        launch: Launch | None = None,
+        crew: Ensemble | None = None,
+    ) -> None:
+        self.crew = crew or Ensemble()
         self.shelf = Shelf()
-        self.launch = Launch(job="j", incarnation=1, spec=spec(workers), storage="memory://", before=before)
+        made = Launch(job="j", incarnation=1, spec=spec(workers), storage="memory://", before=before)
+        self.launch = launch or made
         self.intent = "train"
         self.allocation = allocation(1)
         self.events: list[dict[str, Any]] = []
@@ -98,7 +107,7 @@ class Stage:
     async def until(self, condition: Callable[[], object], *, training: bool = True, ask: bool = True) -> None:
         """Ask, and let those who train train, until it holds; at the end AssertionError."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self.patience_s):
                 while not condition():
                     if training:
                         self.crew.step()
@@ -106,7 +115,8 @@ class Stage:
                         await self.exchange()
                     await asyncio.sleep(0.002)
         except TimeoutError:
-            raise AssertionError(f"it never came to that: {self.story()}") from None
+            last = self.events[-1] if self.events else None
+            raise AssertionError(f"it never came to that: {self.story()}, last {last}") from None
 
     async def train(self, workers: int, **changes: Any) -> None:
         """Until so many do."""
@@ -125,7 +135,7 @@ class Stage:
 
     async def task_done(self) -> None:
         """The controller has come to an end, whether the service has heard of it or not."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             await self.task
 
     # -- what was told -------------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""Real workers that die at the worst moments: no committed step is lost, and the replicas stay equal bit for bit."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers.company import BATCH, Theatre, perform
+from tests.workers.stage import allocation
+from workers.group import Group
+from workers.mesh import Mesh, MeshBroken, Rendezvous
+
+NOW = 10
+"""The vote at which it happens."""
+PATIENCE_S = 8.0
+"""Nobody trains for so long at most; no timeout of anything is as short, and on a busy machine it takes a tenth."""
+
+
+# How workers go wrong: in their own process, before they warm up
+
+
+def after_vote(number: int, folder: Path, then: Callable[[Group], None]) -> None:
+    """Once every member has the result of that vote."""
+    vote, votes = Group.vote, [0]
+
+    def watched(self: Group, *ballot: Any) -> Any:
+        result = vote(self, *ballot)
+        votes[0] += 1
+        if votes[0] == number:
+            (folder / f"has-{self.rank}").touch()
+            while len(list(folder.glob("has-*"))) < self.world:
+                time.sleep(0.001)
+            then(self)
+        return result
+
+    Group.vote = watched  # type: ignore[method-assign]
+
+
+def live(_: Group) -> None:
+    """Take the step."""
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(_: Group) -> None:
+    """As if the connection had broken before the result was there."""
+    raise MeshBroken("forced")
+
+
+# A collective that failed on some and succeeded on others
+
+
+@pytest.mark.parametrize(
+    ("workers", "dies", "fails"),
+    [(3, "w1", ("w2",)), (3, "w1", ("w0",)), (3, "w0", ("w2",)), (4, "w3", ("w0", "w2")), (5, "w2", ("w0", "w4"))],
+)
+def test_a_vote_that_succeeded_on_some_alone_is_nobodys_loss(
+    tmp_path: Path, workers: int, dies: str, fails: tuple[str, ...]
+) -> None:
+    """One dies with the result in its hands, some never get it: whoever has it is the source of the next generation."""
+
+    everybody = {f"w{number}" for number in range(workers)}
+
+    async def script(theatre: Theatre) -> None:
+        for worker in everybody:
+            then = die if worker == dies else fail if worker in fails else live
+            theatre.crew.prepared[worker] = partial(after_vote, NOW, tmp_path, then)
+        theatre.allocation = allocation(workers)
+        await theatre.until(lambda: len(theatre.told("resized")) >= 2)
+        await theatre.until(lambda: theatre.report and theatre.report.samples >= 20 * BATCH)
+
+    theatre = perform(script, tmp_path)
+    steps = theatre.steps()
+    assert set(steps[(NOW - 1) * BATCH]) == everybody
+    assert set(steps[NOW * BATCH]) == everybody - {dies, *fails}, "they differ by one step"
+    assert everybody - {dies} <= set(steps[(NOW + 1) * BATCH])
+    first = theatre.told("resized")[0]
+    assert (first["workers"], first["samples"]) == ((workers, workers - 1), NOW * BATCH)
+    assert (first["samples_lost"], first["steps_lost"]) == (0, 0)
+    assert theatre.told("rollback") == []
+    theatre.check_replicas()
+
+
+# A second fault while the first is being cured
+
+
+def die_before(place: str, generation: int) -> None:
+    """As that function, named "module:name" or "module:Class.name", is called in that generation or a later one."""
+    module, _, path = place.partition(":")
+    owner, name = importlib.import_module(f"workers.{module}"), path
+    if "." in path:
+        owner, name = getattr(owner, path.partition(".")[0]), path.partition(".")[2]
+    function, make = getattr(owner, name), Mesh.__init__
+    present = [0]
+
+    def made(self: Mesh, rendezvous: Rendezvous) -> None:
+        present[0] = rendezvous.generation
+        make(self, rendezvous)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if present[0] >= generation:
+            die()
+        return function(*args, **kwargs)
+
+    Mesh.__init__ = made  # type: ignore[method-assign]
+    setattr(owner, name, watched)
+
+
+MOMENTS = {
+    "as it comes to meet the others": "mesh:Mesh.join",
+    "in the meeting, where nobody sees it yet": "mesh:_listen",
+    "in the meeting, when it said that it is there": "mesh:_gloo",
+    "once they have met": "mesh:_make_default",
+    "before it says how far it is": "group:Group.all_gather",
+    "as state is handed on": "trainer:exchange",
+    "when it has the state": "replica:Replica.resize",
+    "in its first forward": "trainer:Trainer._loss",
+    "in its first vote": "group:Group.vote",
+    "when its first step is confirmed": "replica:Replica.update",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("second", ["w0", "w2"])
+def test_a_survivor_that_dies_before_the_next_generation_trains(tmp_path: Path, second: str, moment: str) -> None:
+    """Of four, w1 is killed, then one of the survivors in what follows: the two that are left go on."""
+
+    async def script(theatre: Theatre) -> None:
+        theatre.crew.prepared[second] = partial(die_before, MOMENTS[moment], 2)
+        theatre.allocation = allocation(4)
+        await theatre.trains("w0", "w1", "w2", "w3")
+        theatre.crew.strike("w1")
+        await theatre.until(lambda: len(theatre.told("rank_lost")) == 2)
+        await theatre.until(lambda: len(theatre.training()) == 4)
+        await theatre.trains(*theatre.training())
+
+    theatre = perform(script, tmp_path)
+    assert set(theatre.training()) - {"w4", "w5", "w6"} == {"w0", "w2", "w3"} - {second}
+    check_nothing_lost(theatre)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_joiner_that_dies_while_it_joins_stops_nobody(tmp_path: Path, moment: str) -> None:
+    """Neither the one who trains nor the other who joins; its place is taken by another."""
+
+    async def script(theatre: Theatre) -> None:
+        theatre.crew.prepared["w1"] = partial(die_before, MOMENTS[moment], 1)
+        await theatre.trains("w0")
+        theatre.allocation = allocation(3)
+        await theatre.until(lambda: len(theatre.told("rank_lost")) == 1)
+        await theatre.until(lambda: len(theatre.training()) == 3)
+        await theatre.trains(*theatre.training())
+
+    theatre = perform(script, tmp_path)
+    assert "w0" in theatre.training()
+    assert "w1" not in theatre.training()
+    check_nothing_lost(theatre)
+
+
+def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path) -> None:
+    """Four of five, and others come in their places."""
+
+    async def script(theatre: Theatre) -> None:
+        moments = ["group:Group.all_gather", "trainer:exchange", "trainer:Trainer._loss"]
+        for number, moment in enumerate(moments):
+            theatre.crew.prepared[f"w{number + 1}"] = partial(die_before, moment, number + 2)
+        theatre.allocation = allocation(5)
+        await theatre.trains("w0", "w1", "w2", "w3", "w4")
+        theatre.crew.strike("w4")
+        await theatre.until(lambda: len(theatre.told("rank_lost")) == 4)
+        await theatre.until(lambda: len(theatre.training()) == 5)
+        await theatre.trains(*theatre.training())
+
+    theatre = perform(script, tmp_path)
+    assert set(theatre.training()).isdisjoint({"w1", "w2", "w3", "w4"})
+    check_nothing_lost(theatre)
+
+
+def check_nothing_lost(theatre: Theatre) -> None:
+    assert theatre.told("rollback") == []
+    assert all(event["samples_lost"] == event["steps_lost"] == 0 for event in theatre.told("resized"))
+    assert all(event["pause_s"] < PATIENCE_S for event in theatre.told("resized"))
+    theatre.check_replicas()
