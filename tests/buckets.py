@@ -50,7 +50,7 @@ class Bucket:
         """Below `url`, as all keys here."""
         self._s3.put_object(Bucket=self.name, Key=f"jobs/{key}", Body=data)
 
-    def keys(self) -> list[str]:
+    def listing(self) -> list[str]:
         found = self._s3.list_objects_v2(Bucket=self.name, Prefix="jobs/").get("Contents", [])
         return [each["Key"].removeprefix("jobs/") for each in found]
 

@@ -106,7 +106,7 @@ def test_what_marks_a_folder_is_no_file(bucket: Bucket) -> None:
     folder = Folder(f"{bucket.url}/j1")
     assert [file.path for file in folder.files("a")] == ["a/1"]
     folder.delete()
-    assert bucket.keys() == []
+    assert bucket.listing() == []
 
 
 def test_what_may_not_be_deleted_is_told(bucket: Bucket) -> None:
