@@ -177,7 +177,7 @@ class Reconciler:
         before = self._losses.get(job.id)
         count = before.count + 1 if before and job.samples <= before.samples else 1
         if count > RELAUNCHES:
-            message = f"Its controller was lost {count} times in a row without progress."
+            message = f"Its controller was lost {count} times in a row without progress{_last_words(trouble)}."
             await self._end(job, Happening.FAILED, LOST, message, trouble)
             return
         again_at = asyncio.get_running_loop().time() + self._pace.backoff * 2 ** (count - 1)
@@ -248,3 +248,9 @@ class Reconciler:
                 await self._cluster.exchange(goodbye)
         except (ClusterError, TimeoutError):
             return  # killed in the next round
+
+
+def _last_words(trouble: str) -> str:
+    """What a traceback ends with, as the end of a sentence."""
+    lines = trouble.strip().splitlines()
+    return f": {lines[-1].strip().rstrip('.')}" if lines else ""

@@ -308,12 +308,18 @@ def test_controllers_lost_in_a_row_without_progress_fail_the_job(scene: Scene) -
 def test_a_controller_that_cannot_be_started_fails_the_job_with_the_nodes_own_words(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
-        scene.cluster.launch_error = "ModuleNotFoundError: No module named 'workers'"
+        scene.cluster.launch_error = (
+            "Traceback:\n  there\nStorageError: cannot list s3://b: The bucket does not exist.\n"
+        )
         async with scene.reconciling():
             await scene.until_phase("a", Phase.FAILED)
 
     play(script())
     assert scene.job("a").traceback == scene.cluster.launch_error
+    assert scene.job("a").message == (
+        f"Its controller was lost {1 + RELAUNCHES} times in a row without progress: "
+        "StorageError: cannot list s3://b: The bucket does not exist."
+    )
     assert scene.job("a").incarnation == 1 + RELAUNCHES
 
 
