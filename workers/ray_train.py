@@ -1,11 +1,13 @@
 """Runs of Ray Train for the controller of a job: `workers.restarts.Runs`.
 
-Each run has a driver, an actor of its own: there is no other public way to end a run at once. What Ray Train has
-started, its own controller and the workers, goes with the process that started it.
+Each run is a task of Ray's with a process of its own, in which `TorchTrainer.fit` waits. To cancel that task is to
+press Ctrl-C there, which Ray Train answers by ending its workers and giving back what it had reserved for them. Where
+the process is killed instead, the workers go too, but the reservation stands for three minutes (ray 2.60).
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import ray
@@ -14,37 +16,46 @@ from api_schemas.exchange import Launch
 from workers.losses import cause_of_death
 from workers.restarts import RunFailed
 
+ABORT_S = 10.0
+"""How long a run that was cancelled may take to end; then it is killed."""
+
 
 class RayTrainRuns:
     """The runs of one job: `workers.restarts.Runs`."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        self._driver: Any = None
+        options = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": _environment(launch)}}
+        self._fit = ray.remote(_fit).options(**options)
+        self._run: Any = None
 
     async def train(self, fewest: int, most: int) -> None:
         """See `Runs.train`."""
-        if self._driver is None:
-            options = {"num_cpus": 0, "runtime_env": {"env_vars": _environment(self._launch)}}
-            self._driver = ray.remote(_Driver).options(**options).remote()
+        self._run = self._fit.remote(self._launch.model_dump_json(), fewest, most)
         try:
-            await self._driver.train.remote(self._launch.model_dump_json(), fewest, most)
+            await self._run
         except ray.exceptions.RayError as error:
-            await self.kill()
             raise RunFailed(f"Ray Train gave up: {cause_of_death(error)}") from error
 
     async def kill(self) -> None:
         """See `Runs.kill`."""
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            ray.kill(driver, no_restart=True)
+        run, self._run = self._run, None
+        if run is None:
+            return
+        ray.cancel(run)
+        if not await asyncio.to_thread(_has_ended, run):
+            ray.cancel(run, force=True)
 
 
-class _Driver:
-    def train(self, launch_json: str, fewest: int, most: int) -> None:
-        from workers import train_run  # takes seconds, in this process alone
+def _has_ended(run: Any) -> bool:
+    ended, _ = ray.wait([run], timeout=ABORT_S)
+    return bool(ended)
 
-        train_run.fit(launch_json, fewest, most)
+
+def _fit(launch_json: str, fewest: int, most: int) -> None:
+    from workers import train_run  # takes seconds, in this process alone
+
+    train_run.fit(launch_json, fewest, most)
 
 
 def _environment(launch: Launch) -> dict[str, str]:

@@ -85,8 +85,9 @@ def test_a_users_own_recipe_trains(stage: Stage) -> None:
     assert job.weights()["weight"].item() == pytest.approx(-3.0, abs=0.05)
 
 
-def test_a_recipe_that_raises_fails_the_job_with_its_traceback(stage: Stage) -> None:
-    job = stage.submit(**line(raises_at=2000))
+@pytest.mark.parametrize("engine", ["in_place", "ray_train"])
+def test_a_recipe_that_raises_fails_the_job_with_its_traceback(stage: Stage, engine: str) -> None:
+    job = stage.submit(**line(raises_at=2000), engine=engine)
     status = job.ends(Phase.FAILED).status
     assert status.code == "recipe_raised"
     assert "ZeroDivisionError: the slope is gone" in status.message
