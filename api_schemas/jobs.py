@@ -147,7 +147,7 @@ class ResourcesSpec(_Part):
     """What one worker occupies."""
 
     cpu: float = Field(1, gt=0, le=1024)
-    gpu: Literal[0] = Field(0, description="Workers train on CPUs, so far.")
+    gpu: Literal[0, 1] = Field(0, description="1: each worker has a GPU of its own, and trains on it.")
 
 
 class CheckpointSpec(_Part):
@@ -176,6 +176,9 @@ class JobSpec(_Part):
     scaling: ScalingSpec = Field(default_factory=ScalingSpec)
     elasticity: ElasticitySpec = Field(default_factory=ElasticitySpec)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: the forward pass under autocast; weights, optimizer state and EMA stay in fp32."
+    )
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     priority: int = Field(0, ge=-1000, le=1000, description="Higher goes first.")

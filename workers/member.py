@@ -112,7 +112,7 @@ class Member:
 
     def _train(self, trainer: Trainer, plan: Plan) -> None:
         """One generation, to its end."""
-        mesh = Mesh(self._rendezvous(plan))
+        mesh = Mesh(self._rendezvous(plan), gpu=trainer.device.is_gpu)
         with self._changed:
             self._plan, self._mesh, self._phase = plan, mesh, Phase.JOINING
         phase = Phase.READY

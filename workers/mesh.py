@@ -31,6 +31,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
+import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroupGloo
 
@@ -52,6 +53,9 @@ WORK_TIMEOUT = timedelta(minutes=30)
 
 BACKEND = "mesh"
 """What torch calls the backend: gloo, but listening where the store's machine can reach it, and met beforehand."""
+
+BESIDE_NCCL = f"cpu:{BACKEND},cuda:nccl"
+"""For members with a GPU each: its tensors go through NCCL. With more than one member this was never tried."""
 
 Address = tuple[str, int]
 
@@ -76,13 +80,15 @@ class Rendezvous:
 class Mesh(Group):
     """The group of one generation, made here. All raises MeshBroken when a peer is gone, after `sever` and `leave`."""
 
-    def __init__(self, rendezvous: Rendezvous) -> None:
+    def __init__(self, rendezvous: Rendezvous, *, gpu: bool = False) -> None:
         super().__init__(rank=rendezvous.rank, world=rendezvous.world)
         self.generation = rendezvous.generation
         self._rendezvous = rendezvous
         self._over = threading.Event()  # severed or left
         self._awaited: SimpleQueue[Any] = SimpleQueue()  # what comes of a thread apart, or of a sever
+        self._gpu = gpu
         self._gloo: ProcessGroupGloo | None = None
+        self._nccl: Any = None  # beside gloo, on a GPU
         self._members: frozenset[Address] = frozenset()  # where they listen
         self._store: Address | None = None  # while joining
 
@@ -98,7 +104,7 @@ class Mesh(Group):
             _connected.cache_clear()  # the meeting may still be waiting on it
             raise MeshBroken(f"generation {self.generation} did not meet: {error}") from error
         self._store, self._gloo = None, met.gloo
-        _make_default(met, self.rank, self.world)
+        self._nccl = _make_default(met, self.rank, self.world, gpu=self._gpu)
         self._check()
 
     def leave(self) -> None:
@@ -116,6 +122,9 @@ class Mesh(Group):
             if self._is_ours(connection) or connection.peer == self._store:
                 with suppress(OSError):  # it is down already
                     connection.socket.shutdown(socket.SHUT_RDWR)
+        if (nccl := self._nccl) is not None:
+            self._nccl = None
+            nccl.abort()
         self._awaited.put(MeshBroken(f"generation {self.generation} was severed or left"))
 
     # -- use -----------------------------------------------------------------------------------------------------------
@@ -208,13 +217,19 @@ def _gloo(store: Store, rank: int, world: int, device: ProcessGroupGloo.Device) 
     return gloo
 
 
-def _make_default(met: _Met, rank: int, world: int) -> None:
+def _make_default(met: _Met, rank: int, world: int, *, gpu: bool) -> Any:
+    """Make gloo torch's default group; with `gpu` NCCL beside it, which is returned."""
     hook = sys.excepthook
-    dist.init_process_group(BACKEND, store=met.store, rank=rank, world_size=world, pg_options=met.gloo)
+    _fresh.append(met.gloo)
+    dist.init_process_group(BESIDE_NCCL if gpu else BACKEND, store=met.store, rank=rank, world_size=world)
     sys.excepthook = hook  # torch would put one more around it in every generation
+    return dist.group.WORLD._get_backend(torch.device("cuda")) if gpu and dist.group.WORLD else None
 
 
-dist.Backend.register_backend(BACKEND, lambda _, gloo: gloo, extended_api=True, devices=["cpu"])
+_fresh: list[ProcessGroupGloo] = []
+"""The group that is about to become the default: what options torch hands over is NCCL's to say, where it is there."""
+
+dist.Backend.register_backend(BACKEND, lambda *_: _fresh.pop(), extended_api=True, devices=["cpu"])
 
 _retired: list[ProcessGroupGloo] = []
 """The group that was left last. To destroy one is to wait for its threads, which may want Python's lock for a tensor.

@@ -25,6 +25,7 @@ from api_schemas.dynamics import (
 from api_schemas.jobs import JobSpec
 from workers import optim
 from workers.batchnorm import BatchNorms, BufferSnapshot, average_buffers
+from workers.device import Device
 from workers.ema import Ema
 from workers.gradients import GradientReducer, square_sum
 from workers.group import Group
@@ -36,9 +37,9 @@ from workers.state import State
 class Replica:
     """Model, optimizer, EMA and cursor. `samples` is -1 until there is a state: begun, loaded or received."""
 
-    def __init__(self, spec: JobSpec, recipe: Recipe, epoch_size: int) -> None:
+    def __init__(self, spec: JobSpec, recipe: Recipe, epoch_size: int, device: Device) -> None:
         self.spec = spec
-        self.model = recipe.model().train()
+        self.model = recipe.model().train().to(device.torch)
         self.batchnorms = BatchNorms(self.model)
         self.horizon = Horizon.of(spec, epoch_size=epoch_size, bn_momentum=self.batchnorms.base_momentum)
         self.ema = Ema(self.model, interpolate=spec.ema.interpolate) if spec.ema else None

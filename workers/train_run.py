@@ -42,13 +42,15 @@ REASON_LENGTH = 300
 def fit(launch_json: str, fewest: int, most: int) -> None:
     """A whole run, on `fewest` to `most` workers. Raises what `TorchTrainer.fit` raises."""
     launch = Launch.model_validate_json(launch_json)
+    resources = launch.spec.resources
     trainer = ray.train.torch.TorchTrainer(
         train,
         train_loop_config={"launch": launch_json},
-        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
+        torch_config=ray.train.torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if resources.gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # typed as that of version 1
             num_workers=(fewest, most),  # type: ignore[arg-type]
-            resources_per_worker={"CPU": launch.spec.resources.cpu},
+            use_gpu=bool(resources.gpu),
+            resources_per_worker={"CPU": resources.cpu, **({"GPU": resources.gpu} if resources.gpu else {})},
             elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=ray.train.RunConfig(

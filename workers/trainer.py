@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,7 +26,9 @@ from api_schemas.exchange import Launch
 from api_schemas.jobs import JobSpec
 from workers import recipes
 from workers.archive import Archive
-from workers.data import SampleOrder, fetch, micro_batches, slices
+from workers.data import SampleOrder, micro_batches, slices
+from workers.device import Device
+from workers.feed import Feed
 from workers.gradients import GradientReducer
 from workers.group import Group
 from workers.journal import Journal, finite
@@ -56,9 +58,11 @@ class Trainer:
     def __init__(self, spec: JobSpec, recipe: recipes.Recipe, journal: Journal, archive: Archive) -> None:
         """Everything that can be made before the others are met: joiners do this while the rest trains."""
         self.recipe = recipe
-        self.data = recipe.train_data()
-        self.order = SampleOrder(len(self.data), spec.seed)  # type: ignore[arg-type]
-        self.replica = Replica(spec, recipe, self.order.size)
+        self.device = Device.of(spec)
+        data = recipe.train_data()
+        self.order = SampleOrder(len(data), spec.seed)  # type: ignore[arg-type]
+        self.replica = Replica(spec, recipe, self.order.size, self.device)
+        self._feed = Feed(data, recipes.augmentation(recipe), self.order, self.device)
         self._journal = journal
         self._archive = archive
         self._due: set[str] = set()  # "evaluate", "checkpoint", "export": at this sample, by all members
@@ -194,7 +198,7 @@ class Trainer:
         assert self._wrapped is not None, "a generation is entered before it trains"
         began = time.monotonic()
         gradients, start = self._wrapped.gradients, self.replica.samples
-        stop = min(start + self.replica.size.batch, self.replica.horizon.total_samples)
+        stop = self._stop(start)
         self.replica.apply_schedules()
         loss = self._accumulate(group, self._wrapped, start, stop)
         leave, (loss, mean_sqnorm) = group.vote(waiting(stop), loss, gradients.square_norm)
@@ -214,28 +218,38 @@ class Trainer:
         A micro-batch of m of the step's B samples counts m/B, so a plain sum over micro-batches and workers is the
         gradient of the batch's mean loss, whatever the slices. Returns this worker's share of that loss.
         """
-        batch, per_worker = stop - start, self.replica.spec.batch.per_worker
-        lo, hi = slices(batch, group.world)[group.rank]
-        parts = micro_batches(lo, hi, per_worker) or [(0, 0)]  # without samples it joins the reduction with nothing
+        batch = stop - start
+        parts = self._parts(start, stop, group) or [(start, start)]  # without samples it joins with nothing
+        upcoming = [*parts[1:], *self._parts(stop, self._stop(stop), group)[:1], None]
         weights = [(b - a) / batch for a, b in parts]
-        wrapped.gradients.begin(weights, shards=_shards(batch, group.world, per_worker))
+        wrapped.gradients.begin(weights, shards=_shards(batch, group.world, self.replica.spec.batch.per_worker))
         total = 0.0
         for position, ((a, b), weight) in enumerate(zip(parts, weights, strict=True)):
             last = position == len(parts) - 1
             with group.guard(), nullcontext() if last else wrapped.ddp.no_sync():
-                loss = self._loss(wrapped.ddp, start + a, start + max(b, 1), training=weight > 0) * weight
+                samples = self._feed.batch((a, max(b, a + 1)))
+                self._feed.expect(upcoming[position])
+                loss = self._loss(wrapped.ddp, samples, a, training=weight > 0) * weight
                 loss.backward()  # type: ignore[no-untyped-call]
             if not last:
                 wrapped.gradients.accumulated(position)
             total += float(loss.detach())
+        self.device.settle()
         return total
 
-    def _loss(self, ddp: DistributedDataParallel, start: int, stop: int, *, training: bool) -> Tensor:
-        """Mean loss over the positions [start, stop). Dropout and the like are keyed by position, so they repeat."""
+    def _stop(self, start: int) -> int:
+        """Where the step that begins at a sample ends."""
+        return min(start + self.replica.size.batch, self.replica.horizon.total_samples)
+
+    def _parts(self, start: int, stop: int, group: Group) -> list[tuple[int, int]]:
+        """This worker's micro-batches of the batch [start, stop)."""
+        lo, hi = slices(stop - start, group.world)[group.rank]
+        return [(start + a, start + b) for a, b in micro_batches(lo, hi, self.replica.spec.batch.per_worker)]
+
+    def _loss(self, ddp: DistributedDataParallel, batch: Any, start: int, *, training: bool) -> Tensor:
+        """Mean loss over samples from position `start` on, to which dropout and the like are keyed: they repeat."""
         replica = self.replica
         torch.manual_seed(_seed(replica.spec.seed, start))
-        epochs, indices = self.order.keys(start, stop)
-        batch = fetch(self.data, recipes.augmentation(self.recipe), epochs, indices, replica.spec.seed)
         context = recipes.StepContext(
             ema=replica.ema.module if replica.ema else None,
             samples=replica.samples,
@@ -243,7 +257,9 @@ class Trainer:
             kappa=replica.size.kappa,
         )
         replica.model.train(training)
-        return self.recipe.loss(ddp, batch, context)
+        with self.device.autocast():
+            loss = self.recipe.loss(ddp, batch, context)
+        return loss.float() if loss.dtype is torch.bfloat16 else loss
 
     def _warn_of_divergence(self, group: Group, samples: int) -> None:
         self._diverged = True
