@@ -223,3 +223,17 @@ def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path, store: TCPStore)
     assert desk.train()
     (warning,) = desk.said("warning")
     assert warning["code"] == "loss_not_finite"
+
+
+def test_in_bf16_weights_and_their_average_stay_in_fp32_and_go_the_same_way(tmp_path: Path, store: TCPStore) -> None:
+    wide, narrow = (
+        Desk(tmp_path / name, store, spec(precision=name, ema={"momentum": 0.999}), dropout=0.0)
+        for name in ("fp32", "bf16")
+    )
+    assert wide.train()
+    narrow.generation = wide.generation
+    assert narrow.train()
+    ours, theirs = narrow.state(), wide.state()
+    assert {t.dtype for t in ours.values() if t.is_floating_point()} == {torch.float32}
+    a, b = (torch.cat([t.flatten() for name, t in each.items() if "ema." in name]) for each in (ours, theirs))
+    assert 0 < (a - b).norm() < 0.1 * b.norm()
