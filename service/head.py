@@ -112,12 +112,14 @@ class EmbeddedRay:
         self._write(record.model_copy(update={"address": address}))
         return address
 
-    def add_node(self, ip: str, slots: int) -> None:
+    def add_node(self, ip: str, slots: int, labels: Mapping[str, str] | None = None) -> None:
         """One more node on this machine, at a loopback address of its own. Raises HeadFailed."""
         record = self.record()
         if record is None or not record.address:
             raise HeadFailed("there is no Ray head to join")
-        self._launch(record, [f"--address={record.address}", *_size(slots), "--num-gpus=0"], ip)
+        shown = ",".join(f"{name}={value}" for name, value in (labels or {}).items())
+        flags = [f"--address={record.address}", *_size(slots), "--num-gpus=0", f"--labels={shown}"]
+        self._launch(record, flags, ip)
 
     def remove_node(self, ip: str) -> None:
         """End a node that was added, as a power cut would."""
@@ -171,7 +173,9 @@ class EmbeddedRay:
 
 _NODE_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a worker is a process per slot: more threads would fight for the same CPUs
-    "RAY_health_check_period_ms": "1000",  # a node that went is noticed within 5 s instead of 15
+    "RAY_health_check_period_ms": "500",  # a node that went is noticed within 3 s instead of 15
+    "RAY_timeout_ms_task_wait_for_death_info": "100",  # a worker that went with its node is noticed before the node ...
+    "RAY_core_worker_internal_heartbeat_ms": "100",  # ... within 0.2 s instead of 2
 }
 
 

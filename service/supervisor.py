@@ -21,13 +21,15 @@ from pathlib import Path
 from api_schemas.views import ClusterView
 from service.child import Child
 from service.db import Database, connect, migrate
-from service.head import CLIENT_ENVIRONMENT, EmbeddedRay
+from service.head import CLIENT_ENVIRONMENT, EmbeddedRay, HeadFailed
 from service.settings import Settings
 from service.tables import ClusterRow
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 0.2
+HEAD_DELAY_S = 5.0
+"""After a Ray head that could not be started anew, until that is tried again."""
 BACKLOG = 2048
 
 
@@ -79,6 +81,7 @@ class Supervisor:
         self._api = Child("api", ["api", f"--fd={fd}"], run_folder / "api.pid", (fd,))
         self._reconciler = Child("reconciler", ["reconcile"], run_folder / "reconciler.pid")
         self._ray_environment: Mapping[str, str] | None = None
+        self._head_again_at = 0.0  # by the monotonic clock
 
     def run(self, database: Database, ready: Callable[[str], None]) -> None:
         """Until a signal stops it."""
@@ -86,9 +89,8 @@ class Supervisor:
         announced = False
         while True:
             self._api.keep(self._environment, time.monotonic())
-            self._keep_head()
-            assert self._ray_environment is not None
-            self._reconciler.keep(self._ray_environment, time.monotonic())
+            if environment := self._keep_head():
+                self._reconciler.keep(environment, time.monotonic())
             if not announced and _attached(database, since) and _healthy(self._listener):
                 announced = True
                 ready(_url(self._listener))
@@ -99,16 +101,31 @@ class Supervisor:
         self._api.stop()
         self._reconciler.stop()
 
-    def _keep_head(self) -> None:
-        """A cluster that is lost is started anew, and with it the reconciler. Raises HeadFailed."""
+    def _keep_head(self) -> Mapping[str, str] | None:
+        """What the reconciler attaches with; None: there is no cluster, for now.
+
+        One that is lost is started anew, as often as it takes. Raises HeadFailed where none has ever run.
+        """
         if self._head is None:
             self._ray_environment = {**self._environment, **CLIENT_ENVIRONMENT}
         elif not self._head.alive() or self._ray_environment is None:
             self._reconciler.stop()
-            address = self._head.start(self._settings.local_slots)
-            logger.info("the Ray head answers at %s", address, extra={"action": "head_up", "address": address})
-            access = {**self._head.access(), "EMASCALE_RAY_ADDRESS": address}
-            self._ray_environment = {**self._environment, **access}
+            return self._start_head(self._head) if time.monotonic() >= self._head_again_at else None
+        return self._ray_environment
+
+    def _start_head(self, head: EmbeddedRay) -> Mapping[str, str] | None:
+        try:
+            address = head.start(self._settings.local_slots)
+        except HeadFailed as error:
+            if self._ray_environment is None:
+                raise
+            logger.error("the Ray head does not start anew: %s", error, extra={"action": "head_failed"})
+            self._head_again_at = time.monotonic() + HEAD_DELAY_S
+            return None
+        logger.info("the Ray head answers at %s", address, extra={"action": "head_up", "address": address})
+        access = {**head.access(), "EMASCALE_RAY_ADDRESS": address}
+        self._ray_environment = {**self._environment, **access}
+        return self._ray_environment
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from workers.chronicle import Chronicle
 from workers.conductor import Conductor
 from workers.losses import cause_of_death
 from workers.membership import Plan
-from workers.rank import find_ranks, start_rank
+from workers.node import end_with_node
+from workers.rank import find_ranks, is_alive, start_rank
 from workers.ray_train import RayTrainRuns
 from workers.restarts import Reply, Restarts
 from workers.roll import WorkerGone
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 NAME_PATIENCE_S = 30.0
 """How long the name of a controller that was killed may stay taken."""
+STEADY = {"label_selector": {"ray.io/market-type": "!spot"}, "fallback_strategy": [{"label_selector": {}}]}
+"""Not on a spot node where there is another. Ray itself starts nothing on a node that is to leave."""
 
 
 class Stale(Exception):
@@ -52,6 +55,7 @@ class Controller:
         self._conductor = self._engine(launch, spool, chronicle)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._work, name="conductor", daemon=True).start()
+        threading.Thread(target=end_with_node, name="node", daemon=True).start()
 
     def exchange(self, command_json: str) -> str:
         """A Command as JSON -> a Report as JSON. After the last acknowledgement the actor is gone. Raises Stale."""
@@ -108,9 +112,9 @@ class _RayCrew:
         self._launch = launch
         self._ranks: dict[str, Any] = {}
 
-    async def adopt(self) -> list[str]:
+    async def adopt(self) -> dict[str, bool]:
         self._ranks = await asyncio.to_thread(find_ranks, self._launch.job)
-        return list(self._ranks)
+        return await asyncio.to_thread(lambda: {worker: is_alive(rank) for worker, rank in self._ranks.items()})
 
     async def start(self, worker: str) -> None:
         self._ranks[worker] = await asyncio.to_thread(start_rank, self._launch, worker)
@@ -167,6 +171,7 @@ def start(launch_json: str) -> None:
         "num_cpus": 0,
         "max_restarts": -1,
         "max_concurrency": 8,
+        **STEADY,
     }
     deadline = time.monotonic() + NAME_PATIENCE_S
     while True:

@@ -19,7 +19,7 @@ class Losses:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.at = now()  # the last one
-        self.reason = ""
+        self.reason = "Workers were lost while nobody looked after them."
         self.generation = 0  # the last one that lost somebody who had a state
         self._now = now
         self._count = 0  # in a row without progress
@@ -58,6 +58,8 @@ def cause_of_death(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "node" in text and "died" in text.partition("node")[2][:40]:
         return "Its node is gone."
+    if "temporarily unavailable" in text:
+        return "It cannot be reached: its node is gone, or the network."
     if "connection error" in text or "died unexpectedly" in text:
         return "Its process ended unexpectedly: it was killed, or it crashed."
     return text if len(text) <= CAUSE_LENGTH else f"{text[:CAUSE_LENGTH]}..."

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 import torch
+from ray._private.state import actors
 
 from api_schemas.exchange import NAMESPACE, Launch
 from workers.member import Member
@@ -87,6 +88,11 @@ def start_rank(launch: Launch, worker: str) -> Any:
         "max_concurrency": 8,
     }
     return ray.remote(Rank).options(**options).remote(launch.model_dump_json(), worker)
+
+
+def is_alive(rank: Any) -> bool:
+    """Whether the worker has begun to live; else it waits for resources. Ray has no public way to ask."""
+    return bool(actors(rank._actor_id.hex()).get("State") == "ALIVE")
 
 
 def find_ranks(job: str) -> dict[str, Any]:

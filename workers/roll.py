@@ -31,8 +31,8 @@ class WorkerGone(Exception):
 class Crew(Protocol):
     """The workers, wherever they live. All but `adopt`, `start` and `kill` raise WorkerGone."""
 
-    async def adopt(self) -> list[str]:
-        """The workers that an earlier life of this controller started, the oldest first."""
+    async def adopt(self) -> dict[str, bool]:
+        """The workers that an earlier life of this controller started, the oldest first, and whether each lives yet."""
 
     async def start(self, worker: str) -> None:
         """Have a worker started; returns before it lives."""
@@ -76,11 +76,11 @@ class Roll:
         self._called: set[str] = set()  # to some generation
 
     async def adopt(self) -> None:
-        """Take over those who live already; returns when each has answered, or is given up."""
+        """Take over those who were started; returns when each that lives has answered, or is given up."""
         workers = await self._crew.adopt()
         self._called.update(workers)
-        looks = [self._watch(worker, lives=True) for worker in workers]
-        await asyncio.gather(*(first.wait() for first in looks))
+        looks = [(self._watch(worker, lives=lives), lives) for worker, lives in workers.items()]
+        await asyncio.gather(*(first.wait() for first, lives in looks if lives))
 
     async def start(self, worker: str) -> None:
         """One more worker."""

@@ -20,7 +20,7 @@ from api_schemas.errors import ServiceUnreachable
 from api_schemas.events import ServiceEvent, WorkerEvent
 from api_schemas.jobs import JobSpec
 from api_schemas.views import JobView, Phase, Resize
-from service.head import EmbeddedRay
+from service.head import EmbeddedRay, NodeRecord
 from service.processes import Process, members, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -93,10 +93,41 @@ class Stage:
 
     def processes(self, title: str) -> list[int]:
         """The cluster's processes whose title begins so."""
-        record = EmbeddedRay(self.data_folder, {}).record()
-        assert record is not None
-        pids = [pid for node in record.nodes for pid in members(node.leader)]
-        return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode())]
+        return [pid for ip in self.nodes() for pid in self.processes_on(ip) if _title(pid).startswith(title)]
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def ray(self) -> EmbeddedRay:
+        """The service's own cluster."""
+        return EmbeddedRay(self.data_folder, self._environment)
+
+    def nodes(self) -> dict[str, NodeRecord]:
+        """The cluster's nodes by their address, the head first."""
+        record = self.ray.record()
+        return {node.ip: node for node in record.nodes} if record else {}
+
+    def processes_on(self, ip: str) -> list[int]:
+        """Every process of a node; none where there is no such node."""
+        node = self.nodes().get(ip)
+        return list(members(node.leader)) if node else []
+
+    def node_of(self, pid: int) -> str:
+        """The address of the node that a process belongs to."""
+        return next(ip for ip in self.nodes() if pid in self.processes_on(ip))
+
+    def kill_raylet(self, ip: str) -> None:
+        """What makes it a node, and nothing else, is killed."""
+        os.kill(next(pid for pid, name in members(self.nodes()[ip].leader).items() if name == "raylet"), signal.SIGKILL)
+
+    def has_nodes(self, *ips: str) -> None:
+        """Once the service sees these nodes, and no others."""
+
+        def seen() -> bool:
+            view = self.client.cluster()
+            return view.connected and sorted(node.address for node in view.nodes) == sorted(ips)
+
+        assert wait_until(seen, PATIENCE_S), self.client.cluster()
 
     def submit(self, **changes: Any) -> Job:
         return Job(self, self.client.submit(spec(**changes)).id)
@@ -203,6 +234,14 @@ class Job:
         lines = [f"{view.status.phase}: {view.status.message}", view.status.traceback or ""]
         lines += [str(event) for event in self.events()]
         return "\n".join([*lines, *self.client.logs(self.id)])
+
+
+def _title(pid: int) -> str:
+    """What a process calls itself; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @contextmanager

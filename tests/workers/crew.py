@@ -72,6 +72,7 @@ class Ensemble:
     def __init__(self) -> None:
         self.actors: dict[str, Actor] = {}
         self.cold = False
+        self.queued: set[str] = set()  # those who wait for resources, and answer nothing before they have them
         self.over = False
         self.refuses: Exception | None = None  # what `start` raises
         self.checkpoint = 0  # samples that a generation without any state begins with
@@ -82,8 +83,8 @@ class Ensemble:
 
     # -- as a Crew -----------------------------------------------------------------------------------------------------
 
-    async def adopt(self) -> list[str]:
-        return list(self.actors)
+    async def adopt(self) -> dict[str, bool]:
+        return {name: name not in self.queued for name in self.actors}
 
     async def start(self, worker: str) -> None:
         if self.refuses:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from workers.losses import BACKOFF_S, DEATHS, LONGEST_BACKOFF_S, Losses
+import pytest
+
+from workers.losses import BACKOFF_S, DEATHS, LONGEST_BACKOFF_S, Losses, cause_of_death
 from workers.status import Phase, Status
 
 WARMING = Status(phase=Phase.WARMING)
@@ -63,3 +65,16 @@ def test_the_last_one_is_remembered() -> None:
     losses.add(0, "killed", WARMING, named=1, committed=0)
     clock.now += timedelta(seconds=2)
     assert (losses.reason, losses.since_s) == ("killed", 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("The actor died because its node has died. Node Id: 12ab", "Its node is gone."),
+        ("The actor is temporarily unavailable: RpcError", "cannot be reached"),
+        ("Worker unexpectedly exits with a connection error code 2. End of file.", "killed, or it crashed"),
+        ("Something else.", "Something else."),
+    ],
+)
+def test_a_death_is_told_in_a_sentence(said: str, told: str) -> None:
+    assert told in cause_of_death(Exception(said))

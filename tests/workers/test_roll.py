@@ -359,3 +359,22 @@ def test_a_silent_one_among_the_adopted_is_given_up(monkeypatch: pytest.MonkeyPa
         assert [worker for worker, _ in heir.losses] == ["w0"]
 
     play(script)
+
+
+def test_an_adopted_one_that_waits_for_resources_holds_up_nobody_and_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(roll, "SILENCE_S", 0.05)
+
+    async def script(office: Office) -> None:
+        await office.begin("w0", "w1")
+        office.crew.hang("w1")
+        office.crew.queued = {"w1"}
+        heir = Office(office.crew)
+        async with asyncio.timeout(5):
+            await heir.roll.adopt()
+        await asyncio.sleep(0.2)
+        assert heir.phases() == {"w0": Phase.READY, "w1": Phase.WARMING}
+        assert not heir.losses
+
+    play(script)

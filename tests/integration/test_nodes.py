@@ -1,0 +1,119 @@
+"""Nodes that come and go, by announcement or all at once: jobs go on with what there is, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from api_schemas.views import Phase
+from service.head import HEAD_IP
+from service.processes import wait_until
+from tests.integration.stage import PATIENCE_S, Job, Stage, staged
+
+SECOND, THIRD = "127.0.0.2", "127.0.0.3"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("data"), slots=1) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(served: Stage) -> Stage:
+    """Three nodes of one slot each, the head among them."""
+    for ip in (SECOND, THIRD):
+        if ip not in served.nodes():
+            served.ray.add_node(ip, slots=1)
+    served.has_nodes(HEAD_IP, SECOND, THIRD)
+    return served
+
+
+def elastic(stage: Stage, **changes: Any) -> Job:
+    """A job of one to three workers that trains until it is told to stop."""
+    return stage.submit(
+        recipe={"name": "classify", "config": {"model": "mlp", "hidden": 512, "depth": 2}},
+        schedule={"budget": "1000000 base_steps"},
+        elasticity={"workers": [1, 3]},
+        **changes,
+    )
+
+
+def judged(job: Job) -> list[tuple[str, tuple[int, int]]]:
+    """Stop the job; cause and sizes of each change that it went through, none of which lost a step."""
+    job.progresses()
+    job.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+    job.assert_exactly_once()
+    rows = job.rows()
+    assert all(row.steps_lost == row.samples_lost == 0 for row in rows), rows
+    return [(row.cause, row.workers) for row in rows]
+
+
+def cut_off(stage: Stage, ip: str) -> None:
+    """A power cut: every process of the node at once."""
+    stage.ray.remove_node(ip)
+
+
+DEATHS = {"raylet": Stage.kill_raylet, "session": cut_off}
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_node_dies_and_comes_back(stage: Stage, how: str) -> None:
+    job = elastic(stage)
+    job.trains_on(3)
+    job.progresses()
+    DEATHS[how](stage, THIRD)
+    job.trains_on(2)
+    stage.has_nodes(HEAD_IP, SECOND)
+    stage.ray.remove_node(THIRD)
+    stage.ray.add_node(THIRD, slots=1)
+    job.trains_on(3)
+    assert [sizes for _, sizes in judged(job)] == [(3, 2), (2, 3)]
+    assert job.rows()[0].cause == "rank_lost"
+
+
+def test_the_node_of_the_controller_dies(stage: Stage) -> None:
+    job = elastic(stage)
+    job.trains_on(3)
+    before = job.ranks()
+    controller = off_the_head(job)
+    home = stage.node_of(controller)
+    survivors = {worker: pid for worker, pid in before.items() if stage.node_of(pid) != home}
+    stage.kill_raylet(home)
+    job.until(lambda _: any(pid != controller for pid in stage.processes("ray::Controller")))
+    job.trains_on(2)
+    assert job.ranks() == survivors
+    stage.ray.remove_node(home)
+    stage.ray.add_node(home, slots=1)
+    job.trains_on(3)
+    assert {event.incarnation for event in job.events()} == {0, 1}
+    assert judged(job)[0] == ("rank_lost", (3, 2))
+
+
+def test_the_head_is_lost(stage: Stage) -> None:
+    """The last test: the cluster that is started anew is the head alone."""
+    job = elastic(stage, checkpoint={"every": "4 epochs"})
+    job.trains_on(3)
+    job.until(lambda _: len(job.said("checkpoint_saved")) > 1)
+    stage.kill_raylet(HEAD_IP)
+    durable = max(event.samples for event in job.said("checkpoint_saved"))
+    assert stage.client.job(job.id).id == job.id  # the API answers
+    job.until(lambda _: bool(job.said("rollback")))
+    job.trains_on(1)
+    (rollback,) = job.said("rollback")
+    assert rollback.to_samples >= durable
+    assert {event.incarnation for event in job.events()} == {0, 1, 2}
+    judged(job)
+
+
+def off_the_head(job: Job) -> int:
+    """The process of its controller, on one of the nodes that may be killed."""
+    while job.stage.node_of(found := job.controller()) == HEAD_IP:
+        os.kill(found, signal.SIGKILL)
+        assert wait_until(lambda found=found: found not in job.stage.processes("ray::Controller"), PATIENCE_S)
+    return found
