@@ -159,11 +159,12 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     return flat
 
 
-def load_state_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_state_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor], *, adopt: bool = False) -> None:
     """Replace all state by copies of what `state_tensors` returned, on an optimizer that has state or has none yet.
 
-    Dtypes stay exactly as they are; tensors move to their parameter's device. Raises ValueError, with nothing replaced,
-    for a parameter that is not there or has another shape.
+    With `adopt` by the tensors themselves, where the device allows: nobody else may use them then. Dtypes stay exactly
+    as they are; tensors move to their parameter's device. Raises ValueError, with nothing replaced, for a parameter
+    that is not there or has another shape.
     """
     owners = _owners(optimizer)
     loaded: dict[int, dict[str, Any]] = {}
@@ -174,8 +175,8 @@ def load_state_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> N
         parameter, group = owners[index]
         if tensor.dim() and tensor.shape != parameter.shape:
             raise ValueError(f"state {key!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}")
-        device = _state_device(name, parameter, group)
-        loaded.setdefault(index, {})[name] = kind(tensor.item()) if kind else tensor.detach().to(device, copy=True)
+        moved = tensor.detach().to(_state_device(name, parameter, group), copy=not adopt)
+        loaded.setdefault(index, {})[name] = kind(moved.item()) if kind else moved
     optimizer.state.clear()
     for index, state in loaded.items():
         optimizer.state[owners[index][0]] = state

@@ -161,14 +161,14 @@ class Replica:
             groups["ema"] = dict(self.ema.module.state_dict())
         return State(groups, {"samples": self.samples, "size": asdict(self.size), "noise": self.noise.to_dict()})
 
-    def load(self, state: State) -> None:
-        """Take over what `state` returned elsewhere."""
+    def load(self, state: State, *, adopt: bool = False) -> None:
+        """Take over what `state` returned elsewhere; with `adopt` it is this replica's from now on."""
         self.model.load_state_dict(state.groups["model"])
         if self.ema:
             self.ema.module.load_state_dict(state.groups["ema"])
         self.size = Size(**state.meta["size"])
         self.optimizer = self._new_optimizer()
-        optim.load_state_tensors(self.optimizer, state.groups["optimizer"])
+        optim.load_state_tensors(self.optimizer, state.groups["optimizer"], adopt=adopt)
         self.noise = NoiseEstimate(**state.meta["noise"])
         self.samples = state.meta["samples"]
         self.keep_buffers()

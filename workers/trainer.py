@@ -144,7 +144,7 @@ class Trainer:
             )
         received = exchange(group, roles, state)
         if received:
-            self.replica.load(received)
+            self.replica.load(received, adopt=True)
             self._due = set(received.meta["due"])
             self._tally = Tally(**received.meta["tally"])
             self._trained_at = Size(**received.meta["trained_at"])

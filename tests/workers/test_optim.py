@@ -120,12 +120,15 @@ def test_the_fused_step_is_the_plain_one(name: str, base: dict[str, Any]) -> Non
 
 
 @every_optimizer
-def test_loaded_state_is_a_copy(name: str, base: dict[str, Any]) -> None:
+def test_loaded_state_is_a_copy_or_adopted(name: str, base: dict[str, Any]) -> None:
     model, optimizer = started(name, base)
     twin = optim.build(name, copy.deepcopy(model).parameters(), scaling.derive(name, base, 1.0).values)
     optim.load_state_tensors(twin, optim.state_tensors(optimizer))
     mine, theirs = optim.state_tensors(optimizer), optim.state_tensors(twin)
     assert all(mine[key].data_ptr() != theirs[key].data_ptr() for key in mine)
+    optim.load_state_tensors(twin, mine, adopt=True)
+    adopted = optim.state_tensors(twin)
+    assert all(mine[key].data_ptr() == adopted[key].data_ptr() for key in mine if ":" not in key)
 
 
 @every_optimizer
