@@ -98,8 +98,8 @@ class Company:
 
     # -- as a Crew -----------------------------------------------------------------------------------------------------
 
-    async def adopt(self) -> list[str]:
-        return list(self._players)
+    async def adopt(self) -> dict[str, bool]:
+        return dict.fromkeys(self._players, True)
 
     async def start(self, worker: str) -> None:
         player = self._spares.pop() if self._spares else await asyncio.to_thread(_Player)

@@ -1,0 +1,82 @@
+"""A checkpoint knows no world size: whoever is there takes it up, and the end is as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.workers.company import BATCH, Theatre, perform, plane
+from tests.workers.stage import allocation
+from workers import checkpoint
+from workers.checkpoint import Snapshot
+from workers.storage import Storage
+from workers.trainer import Trainer
+
+STEPS, FALL = 200, 100
+"""All steps, and that after which nobody of the first workers lives."""
+JOB = plane(schedule={"budget": f"{STEPS} base_steps"}, checkpoint={"every": f"{10 * BATCH} samples"})
+
+
+def ended_with(folder: Path) -> Snapshot:
+    """The last checkpoint, after the last step."""
+    found = checkpoint.load_latest(Storage(str(folder / "storage")), lambda *why: pytest.fail(f"{why}"))
+    assert found is not None
+    assert found[1].meta["samples"] == STEPS * BATCH
+    return found[1]
+
+
+def fall_together(storage: Path) -> None:
+    """In a worker's process: die after that step, as soon as there is a checkpoint."""
+    step = Trainer.step
+
+    def mortal(self: Trainer, *args: Any) -> bool:
+        ended = step(self, *args)
+        if self.replica.samples >= FALL * BATCH:
+            while not list(storage.glob("checkpoints/*/manifest.json")):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ended
+
+    Trainer.step = mortal  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """What one worker ends with."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    async def script(theatre: Theatre) -> None:
+        await theatre.until(lambda: theatre.told("finished"))
+
+    perform(script, folder, JOB)
+    return ended_with(folder)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3), (2, 4), (4, 2)])
+def test_it_is_taken_up_at_any_world_size(before: int, after: int, undisturbed: Snapshot, tmp_path: Path) -> None:
+    """By workers that were never there before."""
+
+    async def script(theatre: Theatre) -> None:
+        for number in range(before):
+            theatre.crew.prepared[f"w{number}"] = partial(fall_together, tmp_path / "storage")
+        theatre.allocation = allocation(before)
+        await theatre.until(lambda: len(theatre.training()) == before)
+        theatre.allocation = allocation(after)
+        await theatre.until(lambda: theatre.told("finished"))
+
+    theatre = perform(script, tmp_path, JOB)
+    (row,) = theatre.told("resized")
+    assert row["workers"] == (before, after)
+    assert 0 < row["samples"] <= FALL * BATCH
+    ended = ended_with(tmp_path)
+    assert ended.tensors.keys() == {"model", "ema", "optimizer"}
+    for group, named in ended.tensors.items():
+        for name, tensor in named.items():
+            torch.testing.assert_close(tensor, undisturbed.tensors[group][name], rtol=1e-4, atol=1e-6)
