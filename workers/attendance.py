@@ -60,27 +60,25 @@ class Attendance:
             self._failure = failure_of(error, self._worklog.tail(LOG_TAIL))
             self.phase = Phase.FAILED
         self._worklog.store()
-        if self._failure is not None or error is None:
-            self._say_goodbye()
         self._over.set()
+        self.journal.nudge()
+        if self._failure is not None or error is None:
+            self._teller.join(FAREWELL_S)
 
     def is_to_leave(self, samples: int) -> bool:
         """Whether the group shall end after so many samples."""
         leave_at = self._reply.leave_at
         return leave_at is not None and samples >= leave_at
 
-    def _say_goodbye(self) -> None:
-        deadline = time.monotonic() + FAREWELL_S
-        while time.monotonic() < deadline and self.journal.records(self._reply.heard):
-            time.sleep(TELL_S / 5)
-
     def _tell_on(self) -> None:
-        version = -1
-        while not self._over.is_set() and not self._reply.stale:
+        """Until the end was told and all records are durable, or nobody wants to know."""
+        version, over = -1, False
+        while not (over and not self.journal.records(self._reply.heard)) and not self._reply.stale:
             self.journal.wait(version, TELL_S)
-            version = self.journal.version
+            version, over = self.journal.version, self._over.is_set()
             reply = self._tell(self._worker, self._status())
             if reply is None:
+                over = False
                 time.sleep(TELL_S)
             else:
                 self._reply = reply
