@@ -32,16 +32,16 @@ def ended_with(folder: Path) -> Snapshot:
     return found[1]
 
 
-def fall_together(storage: Path) -> None:
-    """In a worker's process: die after that step, as soon as there is a checkpoint."""
+def fall_together(folder: Path) -> None:
+    """In a worker's process: stop after that step, and die when it is time."""
     step = Trainer.step
 
     def mortal(self: Trainer, *args: Any) -> bool:
         ended = step(self, *args)
-        if self.replica.samples >= FALL * BATCH:
-            while not list(storage.glob("checkpoints/*/manifest.json")):
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGKILL)
+        while self.replica.samples >= FALL * BATCH:
+            if (folder / "now").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.001)
         return ended
 
     Trainer.step = mortal  # type: ignore[method-assign]
@@ -59,22 +59,29 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     return ended_with(folder)
 
 
+def saved(theatre: Theatre) -> int:
+    """Samples of the last checkpoint that was told of."""
+    told = theatre.told("checkpoint_saved")
+    return told[-1]["samples"] if told else 0
+
+
 @pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3), (2, 4), (4, 2)])
 def test_it_is_taken_up_at_any_world_size(before: int, after: int, undisturbed: Snapshot, tmp_path: Path) -> None:
     """By workers that were never there before."""
 
     async def script(theatre: Theatre) -> None:
         for number in range(before):
-            theatre.crew.prepared[f"w{number}"] = partial(fall_together, tmp_path / "storage")
+            theatre.crew.prepared[f"w{number}"] = partial(fall_together, tmp_path)
         theatre.allocation = allocation(before)
-        await theatre.until(lambda: len(theatre.training()) == before)
+        await theatre.until(lambda: saved(theatre) and theatre.report and theatre.report.samples == FALL * BATCH)
         theatre.allocation = allocation(after)
+        (tmp_path / "now").touch()
         await theatre.until(lambda: theatre.told("finished"))
 
     theatre = perform(script, tmp_path, JOB)
     (row,) = theatre.told("resized")
     assert row["workers"] == (before, after)
-    assert 0 < row["samples"] <= FALL * BATCH
+    assert 0 < row["samples"] < FALL * BATCH
     ended = ended_with(tmp_path)
     assert ended.tensors.keys() == {"model", "ema", "optimizer"}
     for group, named in ended.tensors.items():
