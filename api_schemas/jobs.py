@@ -189,8 +189,10 @@ class JobSpec(_Part):
     )
     stall_timeout: Annotated[Seconds, Field(ge=10, le=86400)] | None = Field(
         None,
-        description="A worker that does not answer for so long, 10s at least, is given up and replaced; "
-        "null: 20 times the length of a step, 10s at least.",
+        description="A worker that does not answer, or whose training makes no progress for so long, 10s at least, is "
+        "given up and replaced; null: 20 times the length of a step, 10s at least. The first step of a generation may "
+        "take 6 times as long; warming up, joining, an evaluation (from one forward pass to the next), a checkpoint "
+        "and the export 60 times, and so may the first step of all. Whoever waits for others is not given up.",
     )
     seed: int = Field(0, ge=0, lt=2**63)
     labels: dict[Label, Label] = Field({}, max_length=64)

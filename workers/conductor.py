@@ -20,6 +20,7 @@ from workers.losses import Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
 from workers.roll import Crew, Roll
 from workers.spool import Spool
+from workers.stalls import judge
 from workers.status import Phase, Status
 
 PATIENCE_S = 10.0
@@ -48,7 +49,7 @@ class Conductor:
             cursors=lambda worker: (chronicle.heard(worker), chronicle.seen),
             on_status=chronicle.hear,
             on_loss=self._on_loss,
-            silence_s=launch.spec.stall_timeout,
+            stall_s=launch.spec.stall_timeout,
         )
         self._desk = Desk(
             launch, spool, chronicle, news=self._roll.news, size=self._size, end=self._roll.dismiss_all, now=now
@@ -107,7 +108,10 @@ class Conductor:
         elif self._losses.too_many and not any(status.samples >= 0 for status in workers.values()):
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
             await self._desk.finish("failed", "workers_lost", message)
+        elif self._losses.in_vain:
+            await self._desk.finish("failed", "stalled", self._losses.reason)
         elif (allocation := self._desk.allocation) is not None:
+            await self._give_up(workers)
             await self._cut_off(workers)
             await self._make(self._move(allocation), allocation)
 
@@ -128,6 +132,16 @@ class Conductor:
         await self._desk.finish("failed", failure.code, failure.message, **details)
 
     # -- size ----------------------------------------------------------------------------------------------------------
+
+    async def _give_up(self, workers: dict[str, Status]) -> None:
+        """Whoever hangs; and a generation in which everybody waits for everybody."""
+        verdict = judge(workers, asked=self._launch.spec.stall_timeout, severed=self._severed)
+        for worker, reason in verdict.hang.items():
+            await self._roll.give_up(worker, reason)
+        if verdict.stuck:
+            message = "The workers waited for each other without an end, and nobody computed; they begin anew."
+            self._chronicle.say("warning", code="stalled", message=message)
+            self._losses.add_stuck(verdict.stuck, message, committed=self._chronicle.committed)
 
     async def _cut_off(self, workers: dict[str, Status]) -> None:
         """Free everybody who is still in a generation that is broken. One that nobody has come to holds nobody."""
@@ -208,7 +222,7 @@ class Conductor:
     def _why(self, allocation: Allocation, *, lost: bool) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
         if lost:
-            return "rank_lost", self._losses.reason, self._losses.since_s
+            return self._losses.cause, self._losses.reason, self._losses.since_s
         if allocation == self._answered:
             return "joined", "Workers took the place of those that were lost.", 0.0
         decide_s = max(0.0, (self._desk.told_at - allocation.requested_at).total_seconds())

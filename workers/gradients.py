@@ -8,7 +8,7 @@ them. What is made of these sums: `api_schemas.scaling.noise`. Derived for this 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,8 +47,17 @@ class GradientReducer:
     workers count alike, since all began with this generation.
     """
 
-    def __init__(self, ddp: DistributedDataParallel, *, norms: bool, coordinates: bool, every: int = 1) -> None:
-        """`norms`: measure |g|^2; `coordinates`: measure g^2 too."""
+    def __init__(
+        self,
+        ddp: DistributedDataParallel,
+        *,
+        norms: bool,
+        coordinates: bool,
+        every: int = 1,
+        on_sent: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`norms`: measure |g|^2; `coordinates`: measure g^2 too. `on_sent`: all of a step is on its way."""
+        self._on_sent = on_sent
         self._norms = norms or coordinates
         self._coordinates = coordinates
         self._every = every
@@ -63,7 +72,7 @@ class GradientReducer:
         self.square_norm = 0.0  # this worker's sum of w |g|^2, after its backward passes
         self.shards = 0  # of the last measurement, on all workers together
         self.spread: Named = {}  # of the last measurement: Q = sum w g^2 - gbar^2, not below 0
-        ddp.register_comm_hook(None, lambda state, bucket: self._reduce(bucket))  # noqa: ARG005 (torch's names)
+        ddp.register_comm_hook(None, lambda state, bucket: self._send(bucket))  # noqa: ARG005 (torch's names)
 
     def begin(self, weights: Sequence[float], shards: int) -> None:
         """A step of these micro-batches here; `shards` of them hold samples, on all workers together."""
@@ -98,6 +107,12 @@ class GradientReducer:
             torch._foreach_addcmul_(squares, means, means, value=-1.0)
             torch._foreach_clamp_min_(squares, 0.0)
             self.spread.update(zip(parameters, squares, strict=True))
+
+    def _send(self, bucket: GradBucket) -> Future[Tensor]:
+        future = self._reduce(bucket)
+        if bucket.is_last():
+            self._on_sent()
+        return future
 
     def _reduce(self, bucket: GradBucket) -> Future[Tensor]:
         """Sum a bucket over the workers; with its squares where they are wanted."""

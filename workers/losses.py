@@ -1,4 +1,4 @@
-"""The workers that a job lost, and what follows: how long to wait before another is started, and when to give up."""
+"""What a job lost, and what follows: how long to wait before another worker is started, and when to give up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from workers.status import Status
 
 DEATHS = 4
-"""Times in a row that workers may be lost without a sample trained in between."""
+"""Times in a row that workers may be lost, or generations get stuck, without a sample trained in between."""
 BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
 """Before another worker is started after a loss without progress; doubles, up to the second."""
 CAUSE_LENGTH = 500
@@ -19,16 +19,18 @@ class Losses:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.at = now()  # the last one
-        self.reason = "Workers were lost while nobody looked after them."
+        self.cause, self.reason = "rank_lost", "Workers were lost while nobody looked after them."
         self.generation = 0  # the last one that lost somebody who had a state
         self._now = now
         self._count = 0  # in a row without progress
         self._counted = 0  # workers below this number
         self._committed = -1  # samples, at the last one that counted
+        self._stuck = 0  # generations in a row, at the same sample
+        self._stuck_at = -1
 
     def add(self, number: int, reason: str, status: Status, *, named: int, committed: int) -> None:
         """Worker `number` of the `named` so far is gone, after the job had committed so many samples."""
-        self.at, self.reason = self._now(), reason
+        self.at, self.cause, self.reason = self._now(), "rank_lost", reason
         if status.samples >= 0:
             self.generation = max(self.generation, status.generation)
         if number < self._counted:
@@ -36,6 +38,18 @@ class Losses:
         progressed = status.samples >= 0 and committed > self._committed
         self._count = 1 if progressed else self._count + 1
         self._counted, self._committed = named, committed
+
+    def add_stuck(self, generation: int, reason: str, *, committed: int) -> None:
+        """In this generation everybody waited for everybody; nobody is gone."""
+        self.at, self.cause, self.reason = self._now(), "stalled", reason
+        self.generation = max(self.generation, generation)
+        self._stuck = self._stuck + 1 if committed == self._stuck_at else 1
+        self._stuck_at = committed
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether generations get stuck again and again at the same sample."""
+        return self._stuck >= DEATHS
 
     @property
     def too_many(self) -> bool:

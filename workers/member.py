@@ -16,7 +16,8 @@ from workers.failures import failure_of
 from workers.journal import Journal
 from workers.membership import Plan
 from workers.mesh import Mesh, MeshBroken, Rendezvous
-from workers.status import Failure, Phase, Status
+from workers.pulse import Pulse
+from workers.status import Activity, Failure, Phase, Status
 from workers.trainer import Trainer
 
 LOG_TAIL = 20
@@ -30,6 +31,7 @@ class Member:
         self._worker = worker
         self._tail = tail
         self._journal = Journal()
+        self._pulse = Pulse()
         self._changed = threading.Condition()
         self._phase = Phase.WARMING
         self._plan: Plan | None = None  # the present one, or the last
@@ -62,6 +64,7 @@ class Member:
                 broken=self._broken,
                 samples=self._trainer.replica.samples if self._trainer else -1,
                 step_s=self._trainer.step_s if self._trainer else 0.0,
+                doing=self._pulse.look(self._thread.ident),
                 version=version,
                 records=tuple(self._journal.records(heard)),
                 points=tuple(self._journal.points(seen)),
@@ -86,14 +89,16 @@ class Member:
                 self._next = None
             if self._mesh and self._mesh.generation <= generation:
                 self._mesh.sever()
+                self._pulse.nudge()
             self._changed.notify_all()
         self._journal.nudge()
 
     # -- training side -------------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
+        self._pulse.does(Activity.WARM_UP)
         try:
-            trainer = Trainer.of(self._launch, self._journal, Archive.of(self._launch, self._journal))
+            trainer = Trainer.of(self._launch, self._journal, Archive.of(self._launch, self._journal), self._pulse)
             with self._changed:
                 self._trainer = trainer
             self._become(Phase.READY)
@@ -115,11 +120,12 @@ class Member:
         mesh = Mesh(self._rendezvous(plan), gpu=trainer.device.is_gpu)
         with self._changed:
             self._plan, self._mesh, self._phase = plan, mesh, Phase.JOINING
+        self._pulse.does(Activity.JOIN)
         phase = Phase.READY
         try:
             mesh.join()
             trainer.enter(mesh, plan)
-            self._become(Phase.TRAINING)
+            self._become(Phase.TRAINING, Activity.JOIN)
             if trainer.run(mesh, self._waits):
                 phase = Phase.DONE
         except MeshBroken:
@@ -128,6 +134,7 @@ class Member:
                 if not self._is_superseded(plan):
                     self._broken = max(self._broken, plan.generation)
         finally:
+            self._pulse.does(Activity.LEAVE)
             trainer.leave()
             mesh.leave()
             with self._changed:
@@ -150,7 +157,8 @@ class Member:
         plan = self._next
         return plan is not None and samples >= plan.not_before
 
-    def _become(self, phase: Phase) -> None:
+    def _become(self, phase: Phase, activity: Activity = Activity.IDLE) -> None:
+        self._pulse.does(activity)
         with self._changed:
             self._phase = phase
         self._journal.nudge()

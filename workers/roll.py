@@ -7,17 +7,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from workers import stalls
 from workers.membership import Plan
 from workers.status import Phase, Status
 
 LOOK_S = 0.25
 """How long a look waits for news: how often progress is seen."""
-SILENCE_S, SILENCE_STEPS = 10.0, 20.0
-"""A worker that does not answer for so long, and for as long as so many steps took, is given up."""
 NEVER = -1
 """The version of a worker that nobody has seen yet."""
-WARMING_SILENCE_S = 60.0
-"""The same for one that warms up: imports and reading data may keep Python's lock for long."""
+WARMING_SILENCE = 6.0
+"""Stall times that one which warms up may be silent, and others one: imports may keep Python's lock for long."""
 TELL_S = 1.0
 """How long telling everybody may take: whoever is silent must not hold up the others."""
 
@@ -60,10 +59,10 @@ class Roll:
         cursors: Callable[[str], tuple[int, int]],
         on_status: Callable[[str, Status], None],
         on_loss: Callable[[str, str], None],
-        silence_s: float | None = None,
+        stall_s: float | None = None,
     ) -> None:
         """`cursors(worker)`: the last record and the last point that are known of it. `on_loss(worker, reason)`: it
-        is still on the roll then, as it was seen last. `silence_s` takes the place of the module's limits.
+        is still on the roll then, as it was seen last. `stall_s`: the stall time, if the job names one.
         """
         self.workers: dict[str, Status] = {}
         self.news = asyncio.Event()
@@ -71,7 +70,7 @@ class Roll:
         self._cursors = cursors
         self._on_status = on_status
         self._on_loss = on_loss
-        self._silence_s = silence_s
+        self._stall_s = stall_s
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._called: set[str] = set()  # to some generation
 
@@ -94,6 +93,11 @@ class Roll:
         if watch is not None and watch is not asyncio.current_task():
             watch.cancel()
         await self._crew.kill(worker)
+
+    async def give_up(self, worker: str, reason: str) -> None:
+        """End a worker that answers, and is of no use: it counts as lost."""
+        self._watches.pop(worker).cancel()
+        await self._lose(worker, reason)
 
     async def dismiss_all(self) -> None:
         """End everybody."""
@@ -160,12 +164,9 @@ class Roll:
 
     def _allowed_s(self, worker: str) -> float:
         """How long the worker may be silent."""
-        if self._silence_s is not None:
-            return self._silence_s
         status = self.workers[worker]
         warms = status.phase is Phase.WARMING and status.version != NEVER
-        least = WARMING_SILENCE_S if warms else SILENCE_S
-        return max(least, SILENCE_STEPS * status.step_s)
+        return stalls.stall_s(self.workers, self._stall_s) * (WARMING_SILENCE if warms else 1.0)
 
     async def _lose(self, worker: str, reason: str) -> None:
         self._on_loss(worker, reason)

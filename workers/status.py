@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from workers.journal import Point, Record
@@ -18,6 +18,30 @@ class Phase(StrEnum):
     DONE = "done"  # the budget is used up, what was due at the end is done
     FAILED = "failed"  # the recipe, or what it needs, raised
     LEFT = "left"  # in no generation any more, for good
+
+
+class Activity(StrEnum):
+    """What its training thread is at; the value completes "no progress in ..."."""
+
+    IDLE = "idleness"  # waits to be told what is next, or has nothing left to do
+    WARM_UP = "its warm-up"
+    JOIN = "joining a generation"  # meets the others, restores or is handed the state, converts it
+    FIRST_STEP = "its first step of a generation"
+    STEP = "a step"
+    EVALUATE = "an evaluation"
+    CHECKPOINT = "a checkpoint"
+    EXPORT = "the export"
+    LEAVE = "leaving a generation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doing:
+    """How the training thread of a worker gets on."""
+
+    activity: Activity = Activity.IDLE
+    waits: bool = False  # for its peers; else it has only itself to blame
+    still_s: float = 0.0  # since it last made progress
+    where: str = ""  # the innermost functions, once it has been still for a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +65,7 @@ class Status:
     broken: int = 0  # the highest generation that ended for it by a failure, or was declared broken to it
     samples: int = -1  # committed; -1: it has no state
     step_s: float = 0.0  # how long its last step took; 0: none yet
+    doing: Doing = field(default_factory=Doing)
     version: int = 0  # of the journal
     records: tuple[Record, ...] = ()
     points: tuple[Point, ...] = ()

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from api_schemas.dynamics import Size, state_factors, values_at, warnings_at
@@ -33,8 +33,10 @@ from workers.gradients import GradientReducer
 from workers.group import Group
 from workers.journal import Journal, finite
 from workers.membership import Change, Plan, Transfers, transfers
+from workers.pulse import Pulse
 from workers.replica import Replica
 from workers.state import exchange
+from workers.status import Activity
 from workers.tally import Tally
 
 CURVE_POINTS = 1000
@@ -55,8 +57,11 @@ class _Wrapped:
 class Trainer:
     """What one worker does, generation after generation."""
 
-    def __init__(self, spec: JobSpec, recipe: recipes.Recipe, journal: Journal, archive: Archive) -> None:
+    def __init__(
+        self, spec: JobSpec, recipe: recipes.Recipe, journal: Journal, archive: Archive, pulse: Pulse | None = None
+    ) -> None:
         """Everything that can be made before the others are met: joiners do this while the rest trains."""
+        self._pulse = pulse or Pulse()
         self.recipe = recipe
         self.device = Device.of(spec)
         data = recipe.train_data()
@@ -72,15 +77,16 @@ class Trainer:
         self._change: Change | None = None  # entered, and not reported yet
         self._trained_at: Size | None = None  # the size of the last generation that trained
         self._wrapped: _Wrapped | None = None  # by the present generation
+        self._settled = False  # it has done a step
         self._step_ended = time.monotonic()
         self.step_s = 0.0  # how long the last step took
 
     @classmethod
-    def of(cls, launch: Launch, journal: Journal, archive: Archive) -> Self:
+    def of(cls, launch: Launch, journal: Journal, archive: Archive, pulse: Pulse | None = None) -> Self:
         """That of a job's worker. Raises what the recipe raises, UnknownRecipe and InvalidRequest."""
         spec = launch.spec
         kind = recipes.load(spec.recipe.name)
-        return cls(spec, kind(kind.Config.model_validate(spec.recipe.config), spec.seed), journal, archive)
+        return cls(spec, kind(kind.Config.model_validate(spec.recipe.config), spec.seed), journal, archive, pulse)
 
     @property
     def done(self) -> bool:
@@ -188,7 +194,9 @@ class Trainer:
             norms=scaling.second_moment != "assume_noise",
             coordinates=self.replica.feeds_second_moment,
             every=scaling.sample_every,
+            on_sent=self._pulse.sent,
         )
+        self._settled = False
         self._wrapped = _Wrapped(ddp=ddp, gradients=gradients)
 
     # -- a step --------------------------------------------------------------------------------------------------------
@@ -196,16 +204,19 @@ class Trainer:
     def step(self, group: Group, waiting: Waiting) -> bool:
         """One optimizer step by all members; returns whether a new generation waits after it. Raises MeshBroken."""
         assert self._wrapped is not None, "a generation is entered before it trains"
+        self._pulse.does(Activity.STEP if self._settled else Activity.FIRST_STEP)
         began = time.monotonic()
         gradients, start = self._wrapped.gradients, self.replica.samples
         stop = self._stop(start)
         self.replica.apply_schedules()
         loss = self._accumulate(group, self._wrapped, start, stop)
         leave, (loss, mean_sqnorm) = group.vote(waiting(stop), loss, gradients.square_norm)
+        self._pulse.beat()
         self._due.clear()
         self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
         self.step_s = self._step_ended - began
+        self._settled = True
         self._tally.add(stop - start, loss)
         if not math.isfinite(loss) and not self._diverged:
             self._warn_of_divergence(group, stop)
@@ -233,6 +244,7 @@ class Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
             if not last:
                 wrapped.gradients.accumulated(position)
+                self._pulse.beat()
             total += float(loss.detach())
         self.device.settle()
         return total
@@ -290,22 +302,26 @@ class Trainer:
         self.replica.average_buffers(group, 1 / group.world)
         leads = group.rank == 0 and self._led != self.replica.samples
         if leads and "evaluate" in self._due:
+            self._pulse.does(Activity.EVALUATE)
             scores = self._evaluate()
             print(f"sample {self.replica.samples}: evaluation {scores}", flush=True)
             self._journal.record("evaluated", samples=self.replica.samples, **scores)
         if "checkpoint" in self._due:
+            self._pulse.does(Activity.CHECKPOINT)
             self._archive.save(self.replica.state() if leads else None, last=self.done)
         if leads and "export" in self._due:
+            self._pulse.does(Activity.EXPORT)
             self._journal.record("exported", artifacts=self._archive.export(self.replica.state()))
         if leads:
             self._led = self.replica.samples
 
     def _evaluate(self) -> dict[str, dict[str, float | None] | None]:
         ema = self.replica.ema
-        return {
-            "target": finite(self.recipe.evaluate(self.replica.model)),
-            "ema": finite(self.recipe.evaluate(ema.module)) if ema else None,
-        }
+        return {"target": self._scores(self.replica.model), "ema": self._scores(ema.module) if ema else None}
+
+    def _scores(self, model: nn.Module) -> dict[str, float | None]:
+        with self._pulse.of(model):
+            return finite(self.recipe.evaluate(model))
 
     def _report_change(self, group: Group) -> None:
         """Say that this generation trains, with the pause that making it cost: it ends here."""

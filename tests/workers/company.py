@@ -286,7 +286,7 @@ def digest(trainer: Trainer) -> str:
 class Theatre(Stage):
     """A conductor with a company, asked as the service asks it."""
 
-    patience_s = 20.0
+    patience_s = 60.0
     crew: Company
 
     def __init__(self, folder: Path, spec: JobSpec | None = None) -> None:

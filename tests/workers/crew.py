@@ -13,7 +13,7 @@ from typing import Any
 
 from workers.membership import Plan
 from workers.roll import WorkerGone
-from workers.status import Failure, Phase, Status
+from workers.status import Doing, Failure, Phase, Status
 
 STEP = 8
 """Samples of a step."""
@@ -32,6 +32,7 @@ class Actor:
     samples: int = -1
     size: int = 1  # of the last generation that it trained in
     step_s: float = 0.0
+    doing: Doing = field(default_factory=Doing)
     version: int = 0
     written: int = 0
     records: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Actor:
         return self.plan.generation if self.plan else 0
 
     def become(self, phase: Phase) -> None:
-        self.phase = phase
+        self.phase, self.doing = phase, Doing()
         self.nudge()
 
     def record(self, kind: str, **payload: Any) -> None:
@@ -113,6 +114,7 @@ class Ensemble:
             broken=actor.broken,
             samples=actor.samples,
             step_s=actor.step_s,
+            doing=actor.doing,
             version=actor.version,
             records=tuple(actor.records),
             points=tuple(actor.points),
@@ -138,7 +140,7 @@ class Ensemble:
         if actor.next and actor.next.generation <= generation:
             actor.next = None
         if actor.phase in IN_GROUP and actor.generation <= generation:
-            actor.phase = Phase.READY
+            actor.become(Phase.READY)
         actor.nudge()
         self._play()
 

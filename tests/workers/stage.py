@@ -125,7 +125,10 @@ class Stage:
 
     async def settle(self) -> None:
         """Until all that was trained is told."""
-        await self.until(lambda: self.report and self.report.samples == self.crew.samples, training=False)
+        await self.until(lambda: self._heard_of() == self.crew.samples, training=False)
+
+    def _heard_of(self) -> int:
+        return max((event["stop"] for event in self.told("committed")), default=0)
 
     async def finished(self) -> dict[str, Any]:
         """The last event, once the controller has nothing left to say."""

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.workers.stage import Stage, allocation, now, play
-from workers import conductor, desk, losses, roll
-from workers.status import Phase
+from workers import conductor, desk, losses, roll, stalls
+from workers.status import Activity, Doing, Phase
 
 
 @pytest.fixture(autouse=True)
@@ -231,7 +231,7 @@ def test_a_joiner_that_dies_stops_nobody() -> None:
 
 
 def test_one_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.25)
+    monkeypatch.setattr(stalls, "LEAST_S", 0.25)
 
     async def script(stage: Stage) -> None:
         await stage.train(3)
@@ -241,6 +241,57 @@ def test_one_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     stage = play(script)
     assert stage.told("rank_lost")[0]["reason"] == "Worker w2 was lost: It has not answered for 0.25 s."
     assert "w2" in stage.crew.killed
+
+
+def test_one_whose_training_hangs_is_given_up_and_those_who_wait_for_it_are_not() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(3)
+        waits = Doing(activity=Activity.STEP, waits=True, still_s=99.0)
+        stage.crew.actors["w0"].doing = stage.crew.actors["w2"].doing = waits
+        stage.crew.actors["w1"].doing = Doing(activity=Activity.STEP, still_s=98.0, where="loss (mine.py:1)")
+        await stage.until(lambda: stage.told("rank_lost"), training=False)
+        await stage.until(lambda: len(stage.crew.trains) == 3)
+
+    stage = play(script)
+    assert stage.crew.trains == ("w0", "w2", "w3")
+    assert stage.crew.killed == ["w1"]
+    (lost,) = stage.told("rank_lost")
+    told = "Worker w1 was lost: Its training hangs: no progress for 98 s in a step, at loss (mine.py:1)."
+    assert lost["reason"] == told
+    assert stage.told("rollback") == []
+
+
+def stick(stage: Stage) -> None:
+    """Whoever trains waits for the others, and has done so for long."""
+    for name in stage.crew.trains:
+        stage.crew.actors[name].doing = Doing(activity=Activity.STEP, waits=True, still_s=99.0)
+
+
+def test_a_generation_in_which_everybody_waits_is_made_anew_with_the_same_workers() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(2)
+        stick(stage)
+        await stage.until(lambda: stage.told("resized"), training=False)
+
+    stage = play(script)
+    assert stage.crew.severed == [1]
+    assert stage.crew.killed == []
+    assert [plan.members for plan in stage.crew.plans] == [("w0", "w1")] * 2
+    assert stage.told("resized")[0]["cause"] == "stalled"
+    assert [event["code"] for event in stage.told("warning")] == ["stalled"]
+
+
+def test_generations_that_get_stuck_at_the_same_sample_again_and_again_fail_the_job() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(2)
+        while not stage.told("finished"):
+            stick(stage)
+            await stage.exchange()
+            await asyncio.sleep(0.002)
+
+    stage = play(script)
+    assert len(stage.told("warning")) == losses.DEATHS
+    assert (stage.events[-1]["outcome"], stage.events[-1]["code"]) == ("failed", "stalled")
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

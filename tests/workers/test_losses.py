@@ -78,3 +78,19 @@ def test_the_last_one_is_remembered() -> None:
 )
 def test_a_death_is_told_in_a_sentence(said: str, told: str) -> None:
     assert told in cause_of_death(Exception(said))
+
+
+def test_generations_that_get_stuck_at_one_sample_are_in_vain_and_progress_forgives() -> None:
+    losses = Losses(Clock())
+    for generation in range(1, DEATHS):
+        losses.add_stuck(generation, "stuck", committed=640)
+    assert (losses.cause, losses.reason, losses.generation) == ("stalled", "stuck", DEATHS - 1)
+    assert not losses.in_vain
+    losses.add_stuck(DEATHS, "stuck", committed=648)
+    assert not losses.in_vain
+    for generation in range(DEATHS + 1, 2 * DEATHS):
+        losses.add_stuck(generation, "stuck", committed=648)
+    assert losses.in_vain
+    assert not losses.too_many
+    losses.add(0, "killed", TRAINING, named=1, committed=648)
+    assert losses.cause == "rank_lost"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.workers.crew import Ensemble, until
-from workers import roll
+from workers import roll, stalls
 from workers.membership import Plan
 from workers.roll import Roll
 from workers.status import Phase, Status
@@ -23,7 +23,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Office:
     """A roll over an ensemble, and what it said."""
 
-    def __init__(self, crew: Ensemble | None = None, silence_s: float | None = None) -> None:
+    def __init__(self, crew: Ensemble | None = None, stall_s: float | None = None) -> None:
         self.crew = crew or Ensemble()
         self.statuses: list[tuple[str, Status]] = []
         self.losses: list[tuple[str, str]] = []
@@ -33,7 +33,7 @@ class Office:
             cursors=lambda worker: (self.heard.get(worker, 0), 0),
             on_status=self._hear,
             on_loss=lambda worker, reason: self.losses.append((worker, reason)),
-            silence_s=silence_s,
+            stall_s=stall_s,
         )
 
     def _hear(self, worker: str, status: Status) -> None:
@@ -71,9 +71,9 @@ def plan(*members: str, generation: int = 1) -> Plan:
 Script = Callable[[Office], Awaitable[None]]
 
 
-def play(script: Script, *, silence_s: float | None = None) -> Office:
+def play(script: Script, *, stall_s: float | None = None) -> Office:
     async def run() -> Office:
-        office = Office(silence_s=silence_s)
+        office = Office(stall_s=stall_s)
         await script(office)
         return office
 
@@ -131,7 +131,7 @@ def test_one_that_dies_is_lost_and_told_of_once() -> None:
 
 
 def test_one_that_does_not_answer_is_given_up_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.25)
+    monkeypatch.setattr(stalls, "LEAST_S", 0.25)
 
     async def script(office: Office) -> None:
         await office.begin("w0", "w1")
@@ -145,8 +145,8 @@ def test_one_that_does_not_answer_is_given_up_and_killed(monkeypatch: pytest.Mon
 
 
 def test_long_steps_allow_long_silence_and_a_limit_of_the_jobs_own_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.05)
-    monkeypatch.setattr(roll, "SILENCE_STEPS", 100)
+    monkeypatch.setattr(stalls, "LEAST_S", 0.05)
+    monkeypatch.setattr(stalls, "STEPS", 100)
 
     async def script(office: Office) -> None:
         await office.begin("w0")
@@ -156,7 +156,7 @@ def test_long_steps_allow_long_silence_and_a_limit_of_the_jobs_own_goes_first(mo
         await until(lambda: office.losses)
 
     assert play(script).losses == [("w0", "It has not answered for 0.4 s.")]
-    assert play(script, silence_s=0.1).losses == [("w0", "It has not answered for 0.1 s.")]
+    assert play(script, stall_s=0.1).losses == [("w0", "It has not answered for 0.1 s.")]
 
 
 def test_one_that_answers_with_an_error_is_given_up_like_a_silent_one() -> None:
@@ -173,7 +173,7 @@ def test_one_that_answers_with_an_error_is_given_up_like_a_silent_one() -> None:
 
 def test_one_that_starts_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may wait for resources, longer than anybody who lives may be silent."""
-    monkeypatch.setattr(roll, "SILENCE_S", 0.0)
+    monkeypatch.setattr(stalls, "LEAST_S", 0.0)
 
     async def script(office: Office) -> None:
         living = asyncio.Event()
@@ -181,7 +181,7 @@ def test_one_that_starts_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> N
 
         async def later(worker: str, **cursors: Any) -> Status:
             await living.wait()
-            monkeypatch.setattr(roll, "SILENCE_S", 5.0)
+            monkeypatch.setattr(stalls, "LEAST_S", 5.0)
             return await poll(worker, **cursors)
 
         monkeypatch.setattr(office.crew, "poll", later)
@@ -347,7 +347,7 @@ def test_a_dead_one_among_the_adopted_is_lost() -> None:
 
 
 def test_a_silent_one_among_the_adopted_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.25)
+    monkeypatch.setattr(stalls, "LEAST_S", 0.25)
 
     async def script(office: Office) -> None:
         await office.begin("w0", "w1")

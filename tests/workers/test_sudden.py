@@ -103,9 +103,9 @@ def die_before(place: str, generation: int) -> None:
     function, make = getattr(owner, name), Mesh.__init__
     present = [0]
 
-    def made(self: Mesh, rendezvous: Rendezvous) -> None:
+    def made(self: Mesh, rendezvous: Rendezvous, **options: Any) -> None:
         present[0] = rendezvous.generation
-        make(self, rendezvous)
+        make(self, rendezvous, **options)
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         if present[0] >= generation:
