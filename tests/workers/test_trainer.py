@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from torch.utils.data import TensorDataset
 
 from api_schemas import scaling
 from api_schemas.jobs import JobSpec
+from workers import checkpoint
 from workers.archive import Archive
 from workers.data import SampleOrder
 from workers.journal import Journal
 from workers.membership import Plan
 from workers.mesh import Mesh, MeshBroken, Rendezvous, TCPStore
 from workers.recipes import StepContext
-from workers.storage import Storage
+from workers.storage import Storage, StorageError
 from workers.trainer import Trainer
 
 HOST = "127.0.0.1"
@@ -76,9 +79,17 @@ def spec(**changes: Any) -> JobSpec:
 class Desk:
     """A trainer, and the generations that it goes through."""
 
-    def __init__(self, folder: Path, store: TCPStore, job: JobSpec, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: TCPStore,
+        job: JobSpec,
+        dropout: float = 0.2,
+        kind: Callable[[str], Storage] = Storage,
+    ) -> None:
         self.recipe, self.journal = Regress(dropout), Journal()
-        archive = Archive(Storage(str(folder)), self.journal, incarnation=1, keep=3, about={})
+        self.storage = kind(str(folder))
+        archive = Archive(self.storage, self.journal, incarnation=1, keep=3, about={})
         self.trainer = Trainer(job, self.recipe, self.journal, archive)  # type: ignore[arg-type]
         self._port = store.port
         self.generation = 0
@@ -119,6 +130,19 @@ class Desk:
         """Everything that a checkpoint would hold."""
         groups = self.trainer.replica.state().groups
         return {f"{group}.{name}": t.clone() for group, named in groups.items() for name, t in named.items()}
+
+
+class SlowStorage(Storage):
+    """Stores no tensors before it is `released`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.released = threading.Event()
+
+    def write(self, key: str, data: bytes) -> None:
+        if key.endswith(".safetensors") and not self.released.wait(10):
+            raise StorageError("write", key, "it took too long")
+        super().write(key, data)
 
 
 @pytest.fixture
@@ -216,6 +240,27 @@ def test_another_life_goes_on_from_the_checkpoint_bit_for_bit(tmp_path: Path, st
     assert heir.said("entered")[0]["samples"] == 20 * BATCH
     assert heir.said("entered")[0]["restored"]
     assert same(heir.state(), calm.state())
+
+
+def test_training_waits_for_the_copy_of_a_checkpoint_and_not_for_its_writing(tmp_path: Path, store: TCPStore) -> None:
+    """Many steps are done while nothing can be stored; what is stored then is the state of long ago."""
+    job = spec(checkpoint={"every": "10 base_steps"})
+    calm = Desk(tmp_path / "a", store, job)
+    assert not calm.train(leave_at=10 * BATCH)
+    then = calm.state()
+    slow = Desk(tmp_path / "b", store, job, kind=SlowStorage)
+    slow.generation = 100
+    assert not slow.train(leave_at=35 * BATCH)
+    assert slow.trainer.replica.samples == 35 * BATCH
+    assert not slow.said("checkpoint_saved")
+    assert not slow.said("checkpoint_failed")
+    assert isinstance(slow.storage, SlowStorage)
+    slow.storage.released.set()
+    assert slow.train()
+    saved = [each["samples"] for each in slow.said("checkpoint_saved")]
+    assert saved == [10 * BATCH, 30 * BATCH, STEPS * BATCH], "the newest that waited took the place of the one before"
+    kept = checkpoint.load(slow.storage, checkpoint.checkpoint_name(10 * BATCH))
+    assert same({f"{group}.{name}": t for group, named in kept.tensors.items() for name, t in named.items()}, then)
 
 
 def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path, store: TCPStore) -> None:
