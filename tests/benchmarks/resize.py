@@ -1,105 +1,99 @@
-"""How long a resize, a kill and a freeze stop the training: `./run bench resize [--json FILE]`.
+"""How long a resize, a kill and a freeze stop the training, here and elsewhere: `./run bench resize [--json FILE]`.
 
-`pause_s` is the end of the last step before to the start of the first after, as the lead measured it; for a kill and a
-freeze the time from the signal until the next generation was told. `decide_s` is from the request to the decision.
-Each figure is of `--repeat` changes of one running job with AdamW and an EMA, on an embedded cluster of this machine.
-The peers (Ray Train's restarts, torchrun, torchft) are not run here yet.
+`pause_s` of a grow and a shrink: the end of the last step before to the start of the first after. Of a kill (SIGKILL)
+and a freeze (SIGSTOP) of the newest worker: from the signal until training goes on. `decide_s`: from the request to the
+decision, or, with launchers that do not tell, to the last step at the old size. `steps_lost`: done, and to be done
+again, summed over all repeats. Everybody trains the same MLP with AdamW and an EMA, 8 samples a worker, on 2 and 3
+workers of this machine. `p2p_bytes_per_s` is what gloo moves between two processes, as our own hand-over sends.
+
+Peers: in_place and ray_train are the engines of this service; torchrun and torchft are in tests/benchmarks/peers.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from api_schemas.views import Phase, Resize
-from tests.integration.stage import Job, Stage, staged
+from tests.benchmarks import MODELS, finish, parameters, say, spread
+from tests.benchmarks.peers import bandwidth, launcher, service, torchft
+from tests.benchmarks.peers.change import EVENTS, Change
 
-MODELS = {"0.26 M": (280, 4), "26 M": (2900, 4), "86 M": (4096, 6)}
-"""Hidden width and depth of the MLP."""
 STATE_TENSORS = 4
 """Of the parameters' size: weights, EMA, and AdamW's two moments."""
 
+PEERS = {
+    "in_place": lambda model: service.job("in_place", model),
+    "ray_train": lambda model: service.job("ray_train", model),
+    "torchrun": launcher.torchrun,
+    "torchft": torchft.replicas,
+}
+
 
 def main(
-    repeat: Annotated[int, typer.Option(help="Changes of each kind.")] = 5,
+    peers: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(PEERS),
     models: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(MODELS),
-    freeze: Annotated[bool, typer.Option(help="Measure freezes too; each takes the 10 s of the stall timeout.")] = True,
+    events: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(EVENTS),
+    repeat: Annotated[int, typer.Option(help="Changes of each kind, of in_place and of the smallest model.")] = 5,
+    repeat_slow: Annotated[int, typer.Option(help="Of the other peers at larger models, and of their freezes.")] = 3,
+    torchft_python: Annotated[str, typer.Option(help=torchft.HELP)] = "",
     output: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Measure, print a row at a time, write all."""
-    with tempfile.TemporaryDirectory(prefix="resize-") as folder, staged(Path(folder), slots=4) as stage:
-        rows = [row for model in models.split(",") for row in _measure(stage, model, repeat, freeze=freeze)]
-    result = {"rows": rows, "missing_peers": ["ray_train", "torchrun", "torchft"]}
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n")
+    wanted = _wanted(events)
+    torchft.python = torchft_python
+    rates = bandwidth.measure()
+    result: dict[str, Any] = {"p2p_bytes_per_s": round(statistics.median(rates)), "p2p_range": spread(rates, 0)}
+    say(result)
+    result["rows"] = []
+    for model in models.split(","):
+        for peer in peers.split(","):
+            if peer == "torchft" and not torchft_python:
+                result["left_out"] = {"torchft": torchft.HELP}
+                continue
+            result["rows"] += _measure(peer, model, wanted, repeat, repeat_slow)
+    finish(result, output)
 
 
-def _measure(stage: Stage, model: str, repeat: int, *, freeze: bool) -> Iterator[dict[str, Any]]:
-    hidden, depth = MODELS[model]
-    params = 64 * hidden + hidden + (depth - 1) * (hidden * hidden + hidden) + 10 * hidden + 10
-    job = stage.submit(
-        recipe={"name": "classify", "config": {"model": "mlp", "hidden": hidden, "depth": depth}},
-        schedule={"budget": "1000000 epochs"},
-        batch={"base": 8, "per_worker": 8},
-        elasticity={"workers": [1, 3]},
-        stall_timeout="10s",
-    )
-    job.trains_on(3)
-    found: dict[str, list[tuple[float, Resize]]] = {"shrink": [], "grow": [], "kill": [], "freeze": []}
-    for _ in range(repeat):
-        found["shrink"].append(_asked(job, 2))
-        found["grow"].append(_asked(job, 3))
-        found["kill"].append(_struck(job, signal.SIGKILL))
-        if freeze:
-            found["freeze"].append(_struck(job, signal.SIGSTOP))
-    stage.client.cancel(job.id)
-    job.ends(Phase.CANCELLED)
+def _wanted(events: str) -> list[str]:
+    wanted = events.split(",")
+    if unknown := set(wanted) - set(EVENTS):
+        raise typer.BadParameter(f"no such event: {', '.join(sorted(unknown))}")
+    if ("shrink" in wanted) != ("grow" in wanted):
+        raise typer.BadParameter("shrink and grow come together: one undoes the other")
+    return wanted
+
+
+def _measure(name: str, model: str, events: list[str], repeat: int, repeat_slow: int) -> Iterator[dict[str, Any]]:
+    """Rows of one peer and model, from one training that goes through all events over and over."""
+    found: dict[str, list[Change]] = {event: [] for event in EVENTS}
+    with PEERS[name](model) as peer:
+        peer.settle()
+        for number in range(repeat):
+            for event in EVENTS:  # a shrink and a grow follow each other
+                slow = name != "in_place" and (event == "freeze" or model != next(iter(MODELS)))
+                if event in events and number < (repeat_slow if slow else repeat):
+                    found[event].append(getattr(peer, event)())
     for event, changes in found.items():
         if changes:
-            row = _row(params, event, changes)
-            print(json.dumps(row), file=sys.stderr, flush=True)
+            row = _row(name, parameters(model), event, changes)
+            say(row)
             yield row
 
 
-def _asked(job: Job, workers: int) -> tuple[float, Resize]:
-    job.client.resize(job.id, workers)
-    job.trains_on(workers)
-    row = job.rows()[-1]
-    return row.pause_s, row
-
-
-def _struck(job: Job, number: signal.Signals) -> tuple[float, Resize]:
-    """Of the newest worker. Returns once its place is taken again."""
-    told, processes = len(job.rows()), job.ranks()
-    newest = max(processes, key=lambda worker: int(worker[1:]))
-    struck_at = time.time()
-    os.kill(processes[newest], number)
-    job.until(lambda _: len(job.rows()) >= told + 2)
-    job.trains_on(3)
-    row = job.rows()[told]
-    return row.at.timestamp() - struck_at, row
-
-
-def _row(params: int, event: str, changes: list[tuple[float, Resize]]) -> dict[str, Any]:
-    pauses = [pause for pause, _ in changes]
-    pause = {"median": statistics.median(pauses), "min": min(pauses), "max": max(pauses)}
+def _row(peer: str, params: int, event: str, changes: list[Change]) -> dict[str, Any]:
+    decided = [change.decide_s for change in changes if change.decide_s is not None]
     return {
-        "peer": "in_place",
+        "peer": peer,
         "params": params,
         "event": event,
-        "pause_s": {name: round(value, 4) for name, value in pause.items()},
-        "decide_s": round(statistics.median(row.decide_s for _, row in changes), 4),
-        "steps_lost": sum(row.steps_lost for _, row in changes),
+        "repeats": len(changes),
+        "pause_s": spread([change.pause_s for change in changes]),
+        "decide_s": round(statistics.median(decided), 4) if decided else None,
+        "steps_lost": sum(change.steps_lost for change in changes),
         "state_bytes": 4 * STATE_TENSORS * params,
     }
 
