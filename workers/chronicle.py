@@ -38,6 +38,8 @@ class Chronicle:
         self.finished: bool = notes.get("finished", False)
         self.named: int = notes.get("named", 0)  # workers so far
         self.announced: int = notes.get("announced", 0)  # the highest number of a generation
+        self.wished: dict[str, Any] | None = notes.get("wished")  # the last allocation, as JSON
+        self.answered: dict[str, Any] | None = notes.get("answered")  # that of the last generation announced
         self._heard: dict[str, int] = dict(notes.get("heard", {}))
         self._seen: int = notes.get("seen", self.committed)
         self._seen_before = self._seen
@@ -174,5 +176,15 @@ class Chronicle:
         }
 
     def _notes(self) -> dict[str, Any]:
-        names = ("started", "generation", "committed", "exported", "finished", "named", "announced")
+        names = (
+            "started",
+            "generation",
+            "committed",
+            "exported",
+            "finished",
+            "named",
+            "announced",
+            "wished",
+            "answered",
+        )
         return {name: getattr(self, name) for name in names} | {"seen": self._seen, "heard": dict(self._heard)}

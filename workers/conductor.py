@@ -15,7 +15,7 @@ from datetime import datetime
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from workers.chronicle import Chronicle
-from workers.desk import Desk
+from workers.desk import Desk, allocation_of
 from workers.losses import Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
 from workers.roll import Crew, Roll
@@ -54,7 +54,7 @@ class Conductor:
         self._desk = Desk(
             launch, spool, chronicle, news=self._roll.news, size=self._size, end=self._roll.dismiss_all, now=now
         )
-        self._answered: Allocation | None = None  # the allocation for which the last generation was announced
+        self._answered = allocation_of(chronicle.answered)  # that for which the last generation was announced
         self._plan: Plan | None = None
         self._severed = 0
         self._losses = Losses(now)
@@ -92,7 +92,7 @@ class Conductor:
         chronicle.announced = max(chronicle.announced, *numbers)
         newest = max(workers.values(), key=lambda status: status.generation)
         if newest.generation:
-            limits = self._launch.spec.elasticity.kappa
+            limits = self._answered.kappa if self._answered else self._launch.spec.elasticity.kappa
             self._plan = Plan(generation=newest.generation, members=newest.members, kappa=limits)
 
     async def _round(self) -> None:
@@ -209,7 +209,7 @@ class Conductor:
             reason=reason,
             decide_s=decide_s,
         )
-        self._answered = allocation
+        self._answered, self._chronicle.answered = allocation, allocation.model_dump(mode="json")
         await self._roll.announce(self._plan)
 
     def _is_lost(self, plan: Plan | None) -> bool:

@@ -42,7 +42,7 @@ class Desk:
         `end` returns once nobody trains any more.
         """
         self.cancelled = False
-        self.allocation: Allocation | None = None
+        self.allocation = allocation_of(chronicle.wished)  # another life goes on with the last wish
         self.told_at = now()  # when the allocation came
         self._launch = launch
         self._spool = spool
@@ -58,6 +58,7 @@ class Desk:
         self.cancelled = self.cancelled or command.intent == "cancel"
         if command.allocation != self.allocation:
             self.allocation, self.told_at = command.allocation, self._now()
+            self._chronicle.wished = self.allocation.model_dump(mode="json")
         self._chronicle.catch_up(command.acked)
         self._news.set()
         await asyncio.to_thread(self._trim, command.acked)
@@ -129,3 +130,8 @@ class Desk:
             self._spool.trim(acked)
         except StorageError as error:
             logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
+
+
+def allocation_of(note: dict[str, Any] | None) -> Allocation | None:
+    """What the chronicle keeps of it."""
+    return None if note is None else Allocation.model_validate(note)

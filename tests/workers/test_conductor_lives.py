@@ -174,6 +174,54 @@ def test_one_that_died_while_nobody_looked_is_replaced() -> None:
     assert stage.told("rollback") == []
 
 
+@pytest.mark.parametrize("dies", ["before", "after"])
+def test_another_life_replaces_the_lost_while_the_service_is_away(dies: str) -> None:
+    """It goes on with the last wish that an earlier life heard of, its limits of kappa too."""
+
+    async def script(stage: Stage) -> None:
+        await stage.train(3, kappa=(1.0, 2.0))
+        await stage.settle()
+        await stage.die()
+        if dies == "before":
+            stage.crew.die("w1")
+        stage.begin()
+        if dies == "after":
+            await stage.until(lambda: stage.conductor._roll.workers, training=False, ask=False)
+            stage.crew.die("w1")
+        await stage.until(lambda: stage.crew.trains == ("w0", "w2", "w3"), ask=False)
+        await stage.until(lambda: len(stage.told("resized")) == 2)
+
+    stage = play(script)
+    assert [event["cause"] for event in stage.told("resized")] == ["rank_lost", "joined"]
+    assert {plan.kappa for plan in stage.crew.plans} == {(1.0, 2.0)}
+    assert stage.told("rollback") == []
+
+
+def test_another_life_finishes_a_change_that_only_an_earlier_one_heard_of() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        stage.crew.cold = True
+        stage.allocation = allocation(2)
+        await stage.until(lambda: stage.told("joining"))
+        await stage.die()
+        stage.begin()
+        stage.crew.warm("w1")
+        await stage.until(lambda: stage.crew.trains == ("w0", "w1"), ask=False)
+        await stage.until(lambda: stage.told("resized"))
+
+    assert [event["cause"] for event in play(script).told("resized")] == ["api"]
+
+
+def test_without_the_first_command_of_all_another_life_waits_too() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.die()
+        stage.begin()
+        await asyncio.sleep(0.05)
+        assert stage.crew.started == []
+
+    play(script)
+
+
 def test_a_failure_that_nobody_saw_fails_the_job_in_another_life() -> None:
     async def script(stage: Stage) -> None:
         await stage.train(2)
