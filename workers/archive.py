@@ -81,6 +81,11 @@ class Archive:
             )
         self._writer.submit(checkpoint.checkpoint_name(state.meta["samples"]), self._snapshot(state))
         if last:
+            self.settle()
+
+    def settle(self) -> None:
+        """Return once all that was saved is written or failed."""
+        if self._writer is not None:
             self._writer.flush()
 
     def export(self, state: State) -> dict[str, str]:

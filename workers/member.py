@@ -37,6 +37,7 @@ class Member:
         self._plan: Plan | None = None  # the present one, or the last
         self._next: Plan | None = None  # announced, not begun
         self._broken = 0
+        self._retires = False
         self._mesh: Mesh | None = None
         self._trainer: Trainer | None = None
         self._failure: Failure | None = None
@@ -93,6 +94,22 @@ class Member:
             self._changed.notify_all()
         self._journal.nudge()
 
+    def retire(self) -> None:
+        """Come to an end at the next boundary, with all other members, and leave a checkpoint of it behind.
+
+        One that is in no generation has nobody to agree with about that; it just ends.
+        """
+        with self._changed:
+            self._retires = True
+            if self._trainer:
+                self._trainer.retires = True
+            self._changed.notify_all()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its training thread has ended."""
+        return not self._thread.is_alive()
+
     # -- training side -------------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
@@ -111,9 +128,9 @@ class Member:
     def _await_plan(self) -> Plan | None:
         """The next generation that this worker is in; None: it is to leave."""
         with self._changed:
-            self._changed.wait_for(lambda: self._next is not None)
+            self._changed.wait_for(lambda: self._next is not None or self._retires)
             plan, self._next = self._next, None
-            return plan if plan and plan.rank_of(self._worker) is not None else None
+            return plan if plan and plan.rank_of(self._worker) is not None and not self._retires else None
 
     def _train(self, trainer: Trainer, plan: Plan) -> None:
         """One generation, to its end."""
@@ -139,6 +156,7 @@ class Member:
             mesh.leave()
             with self._changed:
                 self._mesh = None
+                self._retires = self._retires or trainer.retired
         self._become(phase)
 
     def _is_superseded(self, plan: Plan) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from ray._private.state import actors
 
 from api_schemas.exchange import NAMESPACE, Launch
+from workers.lease import Lease
 from workers.member import Member
 from workers.membership import Plan
 from workers.status import Phase, Status
@@ -23,9 +22,6 @@ from workers.worklog import Worklog
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 """torch's, before its first tensor: large ones lie in huge pages. Small pages cost a step of 26 M parameters 23 %."""
-
-LEASE_S = 300.0
-"""A worker that no controller has looked at for so long ends: nobody would ever use what it trains."""
 
 
 def rank_name(job: str, worker: str) -> str:
@@ -46,13 +42,13 @@ class Rank:
         print(f"worker {worker} of job {launch.job}: process {os.getpid()} on {host}", flush=True)
         self._worklog = worklog
         self._member = Member(launch, worker, worklog.tail)
-        self._looked_at = time.monotonic()
+        self._lease = Lease(self._member, self._end)
         self._member.start()
-        threading.Thread(target=self._end_with_lease, name="lease", daemon=True).start()
+        self._lease.start()
 
     def poll(self, version: int, heard: int, seen: int, wait_s: float) -> Status:
         """See `Member.poll`."""
-        self._looked_at = time.monotonic()
+        self._lease.renew()
         status = self._member.poll(version=version, heard=heard, seen=seen, wait_s=wait_s)
         if status.phase in (Phase.FAILED, Phase.DONE, Phase.LEFT):
             self._worklog.store()  # the controller will end this process soon
@@ -66,10 +62,8 @@ class Rank:
         """See `Member.sever`."""
         self._member.sever(generation)
 
-    def _end_with_lease(self) -> None:
-        while time.monotonic() - self._looked_at < LEASE_S:
-            time.sleep(1.0)
-        self._worklog.add(f"No controller has asked for {LEASE_S:g} s; this worker ends.")
+    def _end(self, why: str) -> None:
+        self._worklog.add(why)
         self._worklog.store()
         os._exit(1)
 

@@ -80,6 +80,8 @@ class Trainer:
         self._settled = False  # it has done a step
         self._step_ended = time.monotonic()
         self.step_s = 0.0  # how long the last step took
+        self.retires = False  # set from outside: nobody looks after this worker any more
+        self.retired = False  # the generation has ended for that, by one of its members
 
     @classmethod
     def of(cls, launch: Launch, journal: Journal, archive: Archive, pulse: Pulse | None = None) -> Self:
@@ -107,7 +109,7 @@ class Trainer:
         self._wrap(group)
 
     def run(self, group: Group, waiting: Waiting) -> bool:
-        """Train. True: the budget is used up; False: a new generation waits. Raises MeshBroken."""
+        """Train. True: the budget is used up; False: a new generation waits, or all `retired`. Raises MeshBroken."""
         while True:
             self._report_change(group)
             self._attend(group)
@@ -115,12 +117,19 @@ class Trainer:
                 group.vote(False)  # nobody leaves before the lead has written its last file
                 return True
             if self.step(group, waiting):
+                if self.retired:
+                    self._retire(group)
                 return False
 
     def conclude(self, group: Group) -> None:
         """Leave a checkpoint of this very sample behind, and what else is due: nobody goes on from memory."""
         self._due.add("checkpoint")
         self._attend(group)
+
+    def _retire(self, group: Group) -> None:
+        self.conclude(group)
+        self._archive.settle()
+        group.vote(False)  # nobody leaves before it is written
 
     def undo(self) -> None:
         """Take back a step that was not confirmed."""
@@ -202,7 +211,7 @@ class Trainer:
     # -- a step --------------------------------------------------------------------------------------------------------
 
     def step(self, group: Group, waiting: Waiting) -> bool:
-        """One optimizer step by all members; returns whether a new generation waits after it. Raises MeshBroken."""
+        """One optimizer step by all members; returns whether this generation ends with it. Raises MeshBroken."""
         assert self._wrapped is not None, "a generation is entered before it trains"
         self._pulse.does(Activity.STEP if self._settled else Activity.FIRST_STEP)
         began = time.monotonic()
@@ -210,8 +219,10 @@ class Trainer:
         stop = self._stop(start)
         self.replica.apply_schedules()
         loss = self._accumulate(group, self._wrapped, start, stop)
-        leave, (loss, mean_sqnorm) = group.vote(waiting(stop), loss, gradients.square_norm)
+        leave, sums = group.vote(waiting(stop), loss, gradients.square_norm, float(self.retires))
         self._pulse.beat()
+        loss, mean_sqnorm, retiring = sums
+        self.retired = retiring > 0
         self._due.clear()
         self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
@@ -221,7 +232,7 @@ class Trainer:
         if not math.isfinite(loss) and not self._diverged:
             self._warn_of_divergence(group, stop)
         self._note(start, stop)
-        return leave
+        return leave or self.retired
 
     def _accumulate(self, group: Group, wrapped: _Wrapped, start: int, stop: int) -> float:
         """Gradients of this worker's slice of the batch [start, stop), summed over all members.

@@ -146,6 +146,10 @@ class Company:
     def pid(self, worker: str) -> int:
         return self._players[worker].pid
 
+    @property
+    def living(self) -> list[str]:
+        return [worker for worker, player in self._players.items() if player.is_alive]
+
     async def disband(self) -> None:
         """Everybody is gone."""
         for player in [*self._players.values(), *self._spares]:
@@ -170,6 +174,10 @@ class _Player:
     def pid(self) -> int:
         assert self._process.pid is not None
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
 
     def attach(self) -> None:
         """Hear its answers in the running loop."""
@@ -289,13 +297,13 @@ class Theatre(Stage):
     patience_s = 60.0
     crew: Company
 
-    def __init__(self, folder: Path, spec: JobSpec | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, spec: JobSpec | None = None, *, watched: bool = True) -> None:
+        """`watched`: every worker writes down what its replica is after each step."""
         launch = Launch(job="j", incarnation=1, spec=spec or plane(), storage=str(folder / "storage"))
         self.witnesses = folder / "witnesses"
         self.witnesses.mkdir(parents=True)
         self.store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-        super().__init__(launch=launch, crew=Company(launch, self.witnesses))
+        super().__init__(launch=launch, crew=Company(launch, self.witnesses if watched else None))
 
     def _meet(self) -> tuple[str, int]:
         return HOST, self.store.port
@@ -305,6 +313,11 @@ class Theatre(Stage):
         await super().until(lambda: condition() or self.told("finished"), training=training, ask=ask)
         assert condition(), self.events[-1]
 
+    async def end(self) -> None:
+        """Nobody is left."""
+        await self.die()
+        await self.crew.disband()
+
     def training(self) -> tuple[str, ...]:
         """Who trains, as the roll saw it last."""
         workers = self.conductor._roll.workers
@@ -313,9 +326,8 @@ class Theatre(Stage):
     async def trains(self, *workers: str, samples: int = 5 * BATCH) -> None:
         """Until these and nobody else do, and have done so for a while."""
         await self.until(lambda: self.training() == workers)
-        assert self.report is not None
-        reached = self.report.samples + samples
-        await self.until(lambda: self.training() == workers and self.report and self.report.samples >= reached)
+        reached = self.heard_of + samples
+        await self.until(lambda: self.training() == workers and self.heard_of >= reached)
 
     def steps(self) -> dict[int, dict[str, str]]:
         """Samples -> worker -> digest of its replica, where a worker took that step last."""
@@ -343,11 +355,7 @@ def perform(script: Callable[[Theatre], Any], folder: Path, spec: JobSpec | None
         try:
             await script(theatre)
         finally:
-            theatre.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await theatre.task
-            await theatre.die()
-            await theatre.crew.disband()
+            await theatre.end()
         theatre.check_line()
         return theatre
 

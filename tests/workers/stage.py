@@ -125,9 +125,11 @@ class Stage:
 
     async def settle(self) -> None:
         """Until all that was trained is told."""
-        await self.until(lambda: self._heard_of() == self.crew.samples, training=False)
+        await self.until(lambda: self.heard_of == self.crew.samples, training=False)
 
-    def _heard_of(self) -> int:
+    @property
+    def heard_of(self) -> int:
+        """Samples committed, as far as the events tell."""
         return max((event["stop"] for event in self.told("committed")), default=0)
 
     async def finished(self) -> dict[str, Any]:
