@@ -50,6 +50,10 @@ class Bucket:
         """Below `url`, as all keys here."""
         self._s3.put_object(Bucket=self.name, Key=f"jobs/{key}", Body=data)
 
+    def get(self, key: str) -> bytes:
+        content: bytes = self._s3.get_object(Bucket=self.name, Key=f"jobs/{key}")["Body"].read()
+        return content
+
     def listing(self) -> list[str]:
         found = self._s3.list_objects_v2(Bucket=self.name, Prefix="jobs/").get("Contents", [])
         return [each["Key"].removeprefix("jobs/") for each in found]

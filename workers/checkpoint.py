@@ -187,7 +187,10 @@ def _read_group(storage: Storage, name: str, file: Mapping[str, Any]) -> dict[st
         raise CheckpointDamaged(f"{file['file']} has {len(data)} bytes instead of {file['bytes']}")
     if hashlib.sha256(data).hexdigest() != file["sha256"]:
         raise CheckpointDamaged(f"{file['file']} is not what was written")
-    tensors = safetensors.torch.load(data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise CheckpointDamaged(f"{file['file']} holds no tensors: {error}") from error
     return {**tensors, **{alias: tensors[target] for alias, target in file["aliases"].items()}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -193,6 +194,28 @@ def foreign_manifest(storage: Storage, name: str) -> None:
     storage.write(file(storage, name, "manifest"), storage.read(other))
 
 
+def smuggle_a_pickle(storage: Storage, name: str) -> None:
+    """In the place of tensors, with a manifest that vouches for it."""
+    weights = file(storage, name, "model")
+    storage.write(weights, pickle.dumps(Bomb()))
+
+    def vouch(data: bytes) -> bytes:
+        manifest = json.loads(data)
+        content = storage.read(weights)
+        manifest["files"]["model"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        del manifest["digest"]
+        return json.dumps({**manifest, "digest": checkpoint._digest(manifest)}).encode()
+
+    change(storage, file(storage, name, "manifest"), vouch)
+
+
+class Bomb:
+    """Fails the test where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("a pickle was loaded",)
+
+
 DAMAGES = [
     tear_weights,
     flip_a_bit,
@@ -201,6 +224,7 @@ DAMAGES = [
     empty_manifest,
     edit_manifest,
     foreign_manifest,
+    smuggle_a_pickle,
 ]
 
 
