@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api_schemas.previews import ScalingRow, SizePreview
-from api_schemas.views import ClusterView, JobRow, JobView, Phase, Resize, ResizePreview
+from api_schemas.views import ClusterView, JobRow, JobView, Node, Phase, Resize, ResizePreview
 from api_schemas.wording import SHOWN, age, counted, duration, explain, number, scores, share, size_of, workers
 
 PLAIN_WIDTH = 500
@@ -130,10 +130,10 @@ def cluster_view(cluster: ClusterView) -> RenderableType:
     """Nodes, and who waits for them."""
     seen = "never" if cluster.seen_at is None else f"{cluster.seen_at:%Y-%m-%d %H:%M:%S %Z}"
     state = "connected" if cluster.connected else "not connected"
-    nodes = _table("node", "address", "alive", "cpu in use", "gpu in use")
+    nodes = _table("node", "address", "state", "cpu in use", "gpu in use")
     for node in cluster.nodes:
         used = [f"{node.cpu_used:g} of {node.cpu:g}", f"{node.gpu_used:g} of {node.gpu:g}"]
-        nodes.add_row(node.id[:12], node.address, "yes" if node.alive else "no", *used)
+        nodes.add_row(node.id[:12], node.address, _state_of(node), *used)
     queue = _table("waiting", "name", "priority", "why")
     for job in cluster.queue:
         queue.add_row(job.id, job.name, str(job.priority), job.message)
@@ -145,6 +145,14 @@ def cluster_view(cluster: ClusterView) -> RenderableType:
         queue if cluster.queue else "No job waits.",
     ]
     return Group(*parts)
+
+
+def _state_of(node: Node) -> str:
+    if not node.alive:
+        return "gone"
+    if not node.draining:
+        return "alive"
+    return "to leave" if node.drains_at is None else f"to leave by {node.drains_at:%H:%M:%S %Z}"
 
 
 @dataclass(frozen=True)

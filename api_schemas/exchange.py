@@ -64,11 +64,22 @@ class Allocation(BaseModel):
     requested_at: datetime
 
 
+class Departure(BaseModel):
+    """A node that is to leave: a job's workers there go in time, replaced by others where there is room."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str = Field(description="Ray's id of it.")
+    address: str
+    by: datetime | None = Field(None, description="When it may be gone; null: nobody said.")
+
+
 class Command(_Message):
     """What the service wants now."""
 
     intent: Literal["train", "cancel"]
     allocation: Allocation
+    departures: tuple[Departure, ...] = ()
     acked: int = Field(ge=0, description="Highest sequence number of this incarnation that is committed.")
     wait_s: float = Field(0.0, ge=0, le=1, description="How long to wait for an event before answering.")
 

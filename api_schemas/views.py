@@ -111,7 +111,7 @@ class Resize(BaseModel):
 
     id: int
     at: datetime
-    cause: str = Field(description="api, allocator, rank_lost, joined, ...")
+    cause: str = Field(description="api, allocator, capacity, drain, rank_lost, joined, ...")
     reason: str
     generation: int
     samples: int
@@ -197,6 +197,8 @@ class Node(BaseModel):
     gpu: float
     cpu_used: float
     gpu_used: float
+    draining: bool = Field(False, description="It is to leave: nothing is started on it any more.")
+    drains_at: datetime | None = Field(None, description="When it may be gone; null: nobody said.")
 
 
 class QueuedJob(BaseModel):

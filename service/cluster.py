@@ -17,12 +17,13 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import ray
 from pydantic import TypeAdapter, ValidationError
-from ray._private.state import available_resources_per_node  # there is no public way to ask by node
+from ray._private import state  # there is no public way to ask for resources by node, or for what drains
 
 from api_schemas.exchange import NAMESPACE, Command, Launch, Report, controller_name
 from api_schemas.views import Node, RecipeInfo
@@ -111,10 +112,10 @@ class RayCluster:
         controller = await self._controller(command.job)
         try:
             answer = await controller.exchange.remote(command_json=command.model_dump_json())  # see `stand_alone`
-        except ray.exceptions.ActorUnavailableError as error:
-            raise ControllerSilent(f"The controller of {command.job} is being started again: {error}") from error
         except ray.exceptions.RayError as error:
             self._controllers.pop(command.job, None)
+            if isinstance(error, ray.exceptions.RayActorError) and await self._has_name(command.job):
+                raise ControllerSilent(f"The controller of {command.job} is being started again: {error}") from error
             raise ControllerGone(f"The controller of {command.job} cannot answer: {error}") from error
         try:
             return Report.model_validate_json(answer)
@@ -137,6 +138,14 @@ class RayCluster:
             except (ValueError, ray.exceptions.RayError) as error:
                 raise ControllerGone(f"The cluster knows no controller of {job}.") from error
         return self._controllers[job]
+
+    async def _has_name(self, job: str) -> bool:
+        """Whether Ray goes on with the job's controller. Of one whose node went it says that it died, even then."""
+        try:
+            await self._controller(job)
+        except ControllerGone:
+            return False
+        return True
 
     async def _on_a_node(self, target: str, *arguments: str) -> Any:
         """Call `package.module.function` in a worker process. Raises LaunchFailed."""
@@ -176,12 +185,22 @@ def _by_name() -> Callable[..., str]:
 
 
 def _nodes() -> list[Node]:
-    free = available_resources_per_node()  # type: ignore[no-untyped-call]
+    free = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    draining = _draining()
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [_node(node, free.get(node["NodeID"])) for node in nodes if node["Alive"]]
+    return [_node(node, free.get(node["NodeID"]), draining) for node in nodes if node["Alive"]]
 
 
-def _node(node: dict[str, Any], free: dict[str, float] | None) -> Node:
+def _draining() -> dict[str, datetime | None]:
+    """Nodes that Ray was told will leave, by id, and when they may be gone; None: that was not said.
+
+    Ray starts nothing on them, and ends the node once nothing runs there; at the deadline somebody else does.
+    """
+    found = state.state.get_draining_nodes()  # milliseconds since 1970; 0: not said
+    return {node: datetime.fromtimestamp(at / 1000, UTC) if at else None for node, at in found.items()}
+
+
+def _node(node: dict[str, Any], free: dict[str, float] | None, draining: Mapping[str, datetime | None]) -> Node:
     cpu, gpu = (node["Resources"].get(name, 0.0) for name in ("CPU", "GPU"))
     idle = {"CPU": cpu, "GPU": gpu} if free is None else free  # None: it has just come
     return Node(
@@ -192,6 +211,8 @@ def _node(node: dict[str, Any], free: dict[str, float] | None) -> Node:
         gpu=gpu,
         cpu_used=round(cpu - idle.get("CPU", 0.0), 4),
         gpu_used=round(gpu - idle.get("GPU", 0.0), 4),
+        draining=node["NodeID"] in draining,
+        drains_at=draining.get(node["NodeID"]),
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from api_schemas.exchange import Allocation, Command, Launch, Report
+from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
 from service.cluster import Cluster, ClusterError, ControllerGone, ControllerSilent, LaunchFailed
 from service.events import Stale
 
@@ -45,6 +45,7 @@ class Order:
 
     intent: Literal["train", "cancel"]
     allocation: Allocation
+    departures: tuple[Departure, ...] = ()
 
 
 class Ending(StrEnum):
@@ -178,6 +179,7 @@ class Conversation:
             incarnation=self.incarnation,
             intent=self._order.intent,
             allocation=self._order.allocation,
+            departures=self._order.departures,
             acked=self._acked,
             wait_s=wait_s,
         )

@@ -129,6 +129,10 @@ class FakeCluster:
         node = Node(id=f"node-{number}", address=f"10.0.0.{number}", alive=True, cpu=cpu, gpu=0, cpu_used=0, gpu_used=0)
         self._nodes.append(node)
 
+    def drain_node(self, by: datetime | None = None) -> None:
+        """The last node is to leave."""
+        self._nodes[-1] = self._nodes[-1].model_copy(update={"draining": True, "drains_at": by})
+
     def remove_node(self) -> None:
         """The last node goes."""
         self._nodes.pop()

@@ -84,7 +84,7 @@ class Reconciler:
 
     def _situation(self, jobs: Sequence[Job]) -> Situation:
         wanting = [standing(job) for job in jobs if job.phase is not Phase.CANCELLING]
-        rooms = tuple(Room(node=node.id, cpu=node.cpu, gpu=node.gpu) for node in self._watch.nodes)
+        rooms = tuple(Room(node=node.id, cpu=node.cpu, gpu=node.gpu) for node in self._watch.nodes if not node.draining)
         return Situation(at=self._roster.now(), jobs={job.id: job for job in wanting}, rooms=rooms)
 
     async def _apply(self, job: Job, decision: Decision) -> None:
@@ -150,7 +150,7 @@ class Reconciler:
 
     def _order(self, job: Job, decision: Decision) -> Order:
         if job.phase is not Phase.CANCELLING:
-            return Order(intent="train", allocation=decision.allocations[job.id])
+            return Order(intent="train", allocation=decision.allocations[job.id], departures=self._watch.departures())
         if talk := self._talks.get(job.id):
             return replace(talk.order, intent="cancel")
         nothing = Allocation(workers=0, kappa=(1, 1), cause="api", requested_at=job.updated_at)

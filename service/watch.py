@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from api_schemas.exchange import Departure
 from api_schemas.views import ClusterView, Node, QueuedJob
 from service.cluster import Cluster, ClusterError, ClusterUnreachable
 from service.conversation import Pace
@@ -31,6 +32,11 @@ class Watch:
                 self.nodes = await self._cluster.nodes()
         except TimeoutError as error:
             raise ClusterUnreachable(f"The cluster has not answered for {self._pace.answer:g} s.") from error
+
+    def departures(self) -> tuple[Departure, ...]:
+        """The nodes that are to leave."""
+        leaving = sorted((node for node in self.nodes if node.draining), key=lambda node: node.id)
+        return tuple(Departure(node=node.id, address=node.address, by=node.drains_at) for node in leaving)
 
     async def keep_picture(self, queue: Callable[[], list[QueuedJob]]) -> None:
         """Look, and write down what changed; never returns. Raises ClusterUnreachable, having written that too."""

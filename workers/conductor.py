@@ -10,11 +10,13 @@ on Ray, or as processes of a test.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
+from api_schemas.jobs import kappa_at
 from workers.chronicle import Chronicle
+from workers.departures import sentence, urgent
 from workers.desk import Desk, allocation_of
 from workers.losses import Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
@@ -44,6 +46,7 @@ class Conductor:
         self._launch = launch
         self._chronicle = chronicle
         self._meet = meet
+        self._now = now
         self._roll = Roll(
             crew,
             cursors=lambda worker: (chronicle.heard(worker), chronicle.seen),
@@ -67,6 +70,12 @@ class Conductor:
     def is_over(self, acked: int) -> bool:
         """As `Desk.is_over`."""
         return self._desk.is_over(acked)
+
+    def is_stranded(self, node: str) -> bool:
+        """Whether this node is to leave, and all workers live on others that are not."""
+        leaving = {each.node for each in self._desk.departures}
+        nodes = {status.node for status in self._roll.workers.values()} - {""}
+        return node in leaving and bool(nodes) and not nodes & leaving
 
     async def run(self) -> None:
         """Until the job has come to an end."""
@@ -110,7 +119,7 @@ class Conductor:
             await self._desk.finish("failed", "workers_lost", message)
         elif self._losses.in_vain:
             await self._desk.finish("failed", "stalled", self._losses.reason)
-        elif (allocation := self._desk.allocation) is not None:
+        elif (allocation := self._present()) is not None:
             await self._give_up(workers)
             await self._cut_off(workers)
             await self._make(self._move(allocation), allocation)
@@ -156,12 +165,29 @@ class Conductor:
         phases = [status.phase for status in self._roll.workers.values()]
         return phases.count(Phase.TRAINING), phases.count(Phase.WARMING)
 
+    def _present(self) -> Allocation | None:
+        """What the job is to have now: nobody on a node that is to leave waits for the sample of a resize."""
+        allocation, plan = self._desk.allocation, self._plan
+        if allocation is None or plan is None or not allocation.not_before or not self._left(plan.members):
+            return allocation
+        return allocation.model_copy(update={"workers": len(plan.members), "not_before": None})
+
+    def _left(self, members: Iterable[str]) -> set[str]:
+        """The nodes that are to leave and on which one of these workers lives."""
+        workers = self._roll.workers
+        nodes = {workers[member].node for member in members if member in workers}
+        return nodes & {each.node for each in self._desk.departures}
+
     def _move(self, allocation: Allocation) -> Move:
+        departures = self._desk.departures
+        step_s = max((status.step_s for status in self._roll.workers.values()), default=0.0)
         wish = Wish(
             workers=allocation.workers,
             minimum=min(self._launch.spec.elasticity.workers[0], allocation.workers),
             kappa=allocation.kappa,
             not_before=allocation.not_before or 0,
+            avoid=frozenset(each.node for each in departures),
+            urgent=urgent(departures, self._now(), step_s),
         )
         return next_move(wish, self._plan, self._roll.workers, patient=self._is_patient())
 
@@ -191,7 +217,7 @@ class Conductor:
 
     async def _announce(self, members: tuple[str, ...], allocation: Allocation) -> None:
         lost = self._is_lost(self._plan)
-        cause, reason, decide_s = self._why(allocation, lost=lost)
+        cause, reason, decide_s = self._why(allocation, members, lost=lost)
         if self._plan is not None and (lost or not allocation.not_before):
             sizes = (len(self._plan.members), len(members))
             self._chronicle.say("resizing", workers=sizes, cause=cause, reason=reason)
@@ -201,7 +227,7 @@ class Conductor:
         self._plan = Plan(
             generation=generation,
             members=members,
-            kappa=allocation.kappa,
+            kappa=self._limits(allocation, members),
             host=host,
             port=port,
             not_before=0 if lost else allocation.not_before or 0,
@@ -212,6 +238,14 @@ class Conductor:
         self._answered, self._chronicle.answered = allocation, allocation.model_dump(mode="json")
         await self._roll.announce(self._plan)
 
+    def _limits(self, allocation: Allocation, members: tuple[str, ...]) -> tuple[float, float]:
+        """Of kappa. One worker too many, which takes over from one that leaves, makes no larger batch."""
+        if len(members) <= allocation.workers:
+            return allocation.kappa
+        elasticity = self._launch.spec.elasticity.model_copy(update={"kappa": allocation.kappa})
+        kappa = kappa_at(self._launch.spec.model_copy(update={"elasticity": elasticity}), allocation.workers)
+        return kappa, kappa
+
     def _is_lost(self, plan: Plan | None) -> bool:
         """Whether the generation that trained is no more: not where only the next one came to nothing."""
         if plan is None or not is_broken(plan, self._roll.workers):
@@ -219,13 +253,17 @@ class Conductor:
         trained = self._chronicle.generation
         return has_begun(plan, self._roll.workers) or self._losses.generation >= trained or self._severed >= trained
 
-    def _why(self, allocation: Allocation, *, lost: bool) -> tuple[str, str, float]:
+    def _why(self, allocation: Allocation, members: tuple[str, ...], *, lost: bool) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
         if lost:
             return self._losses.cause, self._losses.reason, self._losses.since_s
-        if allocation == self._answered:
-            return "joined", "Workers took the place of those that were lost.", 0.0
-        decide_s = max(0.0, (self._desk.told_at - allocation.requested_at).total_seconds())
+        answered = allocation == self._answered
+        decide_s = 0.0 if answered else max(0.0, (self._desk.told_at - allocation.requested_at).total_seconds())
+        before = self._plan.members if self._plan else ()
+        if left := self._left(before if len(members) > allocation.workers else set(before) - set(members)):
+            return "drain", sentence(self._desk.departures, left), decide_s
+        if answered:
+            return "joined", "Workers took the place of those that are gone.", 0.0
         return allocation.cause, allocation.reason, decide_s
 
     def _on_loss(self, worker: str, reason: str) -> None:

@@ -52,6 +52,7 @@ class Controller:
         if launch.before and not spool.last:
             chronicle.inherit(Spool(storage, launch.before.incarnation), launch.before.acked)
         self._launch = launch
+        self._node: str = ray.get_runtime_context().get_node_id()
         self._conductor = self._engine(launch, spool, chronicle)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._work, name="conductor", daemon=True).start()
@@ -65,7 +66,13 @@ class Controller:
         report = self._do(self._conductor.exchange(command))
         if self._conductor.is_over(command.acked):
             ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        elif self._is_to_move():
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=False)
         return report.model_dump_json()
+
+    def _is_to_move(self) -> bool:
+        """Whether to be started again elsewhere now, rather than when the node goes, at a moment nobody chose."""
+        return isinstance(self._conductor, Conductor) and self._conductor.is_stranded(self._node)
 
     def _engine(self, launch: Launch, spool: Spool, chronicle: Chronicle) -> Conductor | Restarts:
         return Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().place, now=_now)

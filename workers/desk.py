@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-from api_schemas.exchange import Allocation, Command, Launch, Report
+from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
 from workers.chronicle import Chronicle
 from workers.spool import Spool
 from workers.storage import StorageError
@@ -44,6 +44,7 @@ class Desk:
         self.cancelled = False
         self.allocation = allocation_of(chronicle.wished)  # another life goes on with the last wish
         self.told_at = now()  # when the allocation came
+        self.departures: tuple[Departure, ...] = ()
         self._launch = launch
         self._spool = spool
         self._chronicle = chronicle
@@ -59,6 +60,7 @@ class Desk:
         if command.allocation != self.allocation:
             self.allocation, self.told_at = command.allocation, self._now()
             self._chronicle.wished = self.allocation.model_dump(mode="json")
+        self.departures = command.departures
         self._chronicle.catch_up(command.acked)
         self._news.set()
         await asyncio.to_thread(self._trim, command.acked)

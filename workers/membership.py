@@ -36,6 +36,8 @@ class Wish:
     minimum: int  # fewest to begin with; whoever trains already goes on with fewer
     kappa: tuple[float, float]
     not_before: int = 0
+    avoid: frozenset[str] = frozenset()  # nodes that are to leave
+    urgent: frozenset[str] = frozenset()  # those among them that nobody can wait on any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,27 +63,30 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
     """From the wish, the last generation announced and the workers that live, to what is done next.
 
     `patient`: those who warm up are waited for before the job begins or grows. A loss is answered at once, with whoever
-    is there. The newest worker leaves first, so the lead stays the lead while it lives, and a grow moves nobody.
+    is there. The newest worker leaves first, so the lead stays the lead while it lives, and a grow moves nobody; but
+    those on a node that is to leave go before all others, once others are warm in their place.
     """
-    warming = [name for name, status in workers.items() if status.phase is Phase.WARMING]
     core = [name for name in plan.members if name in workers] if plan else []
-    spare = [name for name, status in workers.items() if status.phase is Phase.READY and name not in core]
-    moves = _staffing(wish.workers, core, spare, warming)
+    warming, spare, stranded = _idle(core, wish, workers)
+    moves = _staffing(wish, core, warming, spare, workers)
+    moves = replace(moves, dismiss=(*moves.dismiss, *stranded))
     if plan is None or not core:
         begins = len(spare) >= wish.workers or (len(spare) >= wish.minimum and not (warming and patient))
-        return replace(moves, members=_first(spare, wish.workers) if begins and _all_out(workers) else None)
+        return replace(moves, members=_chosen(spare, wish, workers) if begins and _all_out(workers) else None)
     if is_broken(plan, workers):
         out = _all_out(workers) and all(workers[name].broken >= plan.generation for name in core)
+        farthest = max(workers[name].samples for name in [*core, *spare]) if out else 0
         out = out or not has_begun(plan, workers)
-        return replace(moves, members=_first([*core, *spare], wish.workers) if out else None)
+        return replace(moves, members=_chosen([*core, *spare], wish, workers, farthest) if out else None)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()
     entered = all(_trains_in(plan, workers[name]) for name in core)
     superseded = not entered and plan.not_before > 0 and plan.not_before != wish.not_before
     changed = superseded or wish.kappa != plan.kappa
     # If a generation is due in any case, those who are warm come along.
-    joiners = spare if changed or not (warming and patient) else []
-    target = _first([*core, *joiners], wish.workers)
+    due = changed or any(workers[name].node in wish.urgent for name in core)
+    joiners = spare if due or not (warming and patient) else []
+    target = _chosen([*core, *joiners], wish, workers)
     changed = changed or target != plan.members
     return replace(moves, members=target if changed and (entered or superseded) else None)
 
@@ -91,15 +96,44 @@ def _trains_in(plan: Plan, status: Status) -> bool:
     return status.phase is Phase.TRAINING and status.generation == plan.generation
 
 
-def _staffing(wanted: int, core: Sequence[str], spare: Sequence[str], warming: Sequence[str]) -> Move:
+def _idle(core: Sequence[str], wish: Wish, workers: Mapping[str, Status]) -> tuple[list[str], list[str], list[str]]:
+    """Of those who are in no generation: who warms up; who is ready, first those with a state; who is of no use.
+
+    Of no use is whoever has no state and lives on a node that is to leave.
+    """
+    idle = {name: status for name, status in workers.items() if name not in core}
+    stranded = [name for name, status in idle.items() if status.node in wish.avoid and status.samples < 0]
+    of_use = {name: status for name, status in idle.items() if name not in stranded}
+    warming = [name for name, status in of_use.items() if status.phase is Phase.WARMING]
+    spare = [name for name, status in of_use.items() if status.phase is Phase.READY]
+    spare.sort(key=lambda name: workers[name].samples < 0)
+    return warming, spare, [name for name in stranded if workers[name].phase in (Phase.WARMING, Phase.READY)]
+
+
+def _staffing(
+    wish: Wish, core: Sequence[str], warming: Sequence[str], spare: Sequence[str], workers: Mapping[str, Status]
+) -> Move:
     """How many to start, or which of those who do not train to send away, the newest first."""
-    lacking = wanted - len(core) - len(spare) - len(warming)
     idle = [*spare, *warming]
+    staying = [name for name in [*core, *idle] if workers[name].node not in wish.avoid]
+    lacking = wish.workers - len(staying)
     return Move(start=max(0, lacking), dismiss=tuple(idle[lacking:]) if lacking < 0 else ())
 
 
-def _first(names: Sequence[str], count: int) -> tuple[str, ...]:
-    return tuple(names[: max(0, count)])
+def _chosen(names: Sequence[str], wish: Wish, workers: Mapping[str, Status], farthest: int = 0) -> tuple[str, ...]:
+    """Which of them, in this order, make the next generation.
+
+    Somebody who has committed `farthest` samples is among them, if there is one: who has no state gets it from there.
+    So the last one on a node that is to leave first trains beside the one that takes its place.
+    """
+    steady = [name for name in names if workers[name].node not in wish.avoid]
+    lingering = [name for name in names if workers[name].node in wish.avoid - wish.urgent]
+    best = [*steady, *lingering][: wish.workers]
+    sources = [name for name in [*steady, *names] if workers[name].samples >= farthest]
+    if sources and not set(best) & set(sources):
+        others = wish.workers - 1 if sources[0] in steady else max(1, wish.workers - 1)
+        best = [*best[:others], sources[0]]
+    return tuple(name for name in names if name in best) or tuple(names[: wish.workers])
 
 
 def _all_out(workers: Mapping[str, Status]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +41,7 @@ class Rank:
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         print(f"worker {worker} of job {launch.job}: process {os.getpid()} on {host}", flush=True)
+        self._node: str = ray.get_runtime_context().get_node_id()
         self._worklog = worklog
         self._member = Member(launch, worker, worklog.tail)
         self._lease = Lease(self._member, self._end)
@@ -50,6 +52,7 @@ class Rank:
         """See `Member.poll`."""
         self._lease.renew()
         status = self._member.poll(version=version, heard=heard, seen=seen, wait_s=wait_s)
+        status = replace(status, node=self._node)
         if status.phase in (Phase.FAILED, Phase.DONE, Phase.LEFT):
             self._worklog.store()  # the controller will end this process soon
         return status

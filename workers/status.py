@@ -59,6 +59,7 @@ class Status:
     """A worker, and what it has to report."""
 
     phase: Phase
+    node: str = ""  # Ray's id of the node that it lives on
     generation: int = 0  # that it is in, or was in last; 0: none yet
     members: tuple[str, ...] = ()  # of that generation, in the order of ranks
     pending: int = 0  # the generation that was announced and has not begun; 0: none

@@ -277,6 +277,23 @@ def test_cluster(service: Answers) -> None:
     assert "Waits for 2 workers." in shown
 
 
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "alive"),
+        ({"alive": False}, "gone"),
+        ({"draining": True}, "to leave"),
+        ({"draining": True, "drains_at": NOW}, f"to leave by {NOW:%H:%M:%S}"),
+    ],
+)
+def test_cluster_tells_how_a_node_is(service: Answers, changes: dict[str, Any], state: str) -> None:
+    about = {"id": "f" * 56, "address": "127.0.0.2", "alive": True, "cpu": 4, "gpu": 0, "cpu_used": 3, "gpu_used": 0}
+    node = Node.model_validate(about | changes)
+    service.add("GET", "/v1/cluster", ClusterView(connected=True, seen_at=NOW, nodes=[node], queue=[]))
+    (line,) = (line for line in emascale(service, "cluster").stdout.splitlines() if "127.0.0.2" in line)
+    assert f" {state} " in line
+
+
 def prepared() -> Answers:
     service = ended(Phase.SUCCEEDED)
     service.add("POST", "/v1/jobs", job_view())

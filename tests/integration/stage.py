@@ -120,6 +120,17 @@ class Stage:
         """What makes it a node, and nothing else, is killed."""
         os.kill(next(pid for pid, name in members(self.nodes()[ip].leader).items() if name == "raylet"), signal.SIGKILL)
 
+    def drain(self, ip: str, seconds: int) -> None:
+        """Give notice of a node: it may be gone after so many seconds."""
+        (node,) = (node for node in self.client.cluster().nodes if node.address == ip)
+        about = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--node-id={node.id}"]
+        command = [Path(sys.executable).with_name("ray"), "drain-node", f"--address={self.ray.address()}", *about]
+        environment = {**self._environment, **self.ray.access()}
+        done = subprocess.run(
+            [*command, f"--deadline-remaining-seconds={seconds}"], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
     def has_nodes(self, *ips: str) -> None:
         """Once the service sees these nodes, and no others."""
 

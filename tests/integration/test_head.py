@@ -159,6 +159,31 @@ def test_a_second_node_joins_and_goes(head: EmbeddedRay, tmp_path: Path) -> None
     assert said(drive(head, wait, tmp_path)).splitlines()[-1] == str([(HEAD_IP, 2.0)])
 
 
+def test_a_node_that_is_to_leave_is_seen_with_its_time_and_gets_nothing_more(head: EmbeddedRay, tmp_path: Path) -> None:
+    head.add_node(SECOND_IP, slots=1)
+    body = f"""
+    import ray
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+    (second,) = [node for node in await cluster.nodes() if node.address == "{SECOND_IP}"]
+    print(second.draining, second.drains_at)
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    by = datetime(2100, 1, 1, tzinfo=UTC)
+
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def where(self):
+            return ray.get_runtime_context().get_node_id()
+
+    holders = [Holder.remote() for _ in range(3)]  # an idle node would end at once
+    print(second.id in ray.get([holder.where.remote() for holder in holders]))
+    GcsClient(address=sys.argv[1]).drain_node(second.id, reason, "spot", int(by.timestamp() * 1000))
+    print([(node.address, node.draining, node.drains_at == by) for node in await cluster.nodes() if node.draining])
+    """
+    assert said(drive(head, body, tmp_path)).splitlines() == ["False None", "True", str([(SECOND_IP, True, True)])]
+    head.remove_node(SECOND_IP)
+
+
 def test_nodes_call_by_name_and_need_nothing_of_the_service(head: EmbeddedRay, tmp_path: Path) -> None:
     body = """
     print([recipe.name for recipe in await cluster.catalogue()])

@@ -11,7 +11,7 @@ import pytest
 
 from api_schemas.views import Phase
 from service.head import HEAD_IP
-from service.processes import wait_until
+from service.processes import Process, wait_until
 from tests.integration.stage import PATIENCE_S, Job, Stage, staged
 
 SECOND, THIRD = "127.0.0.2", "127.0.0.3"
@@ -27,18 +27,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def stage(served: Stage) -> Stage:
     """Three nodes of one slot each, the head among them."""
     for ip in (SECOND, THIRD):
-        if ip not in served.nodes():
-            served.ray.add_node(ip, slots=1)
+        if not served.processes_on(ip):
+            comes_back(served, ip)
     served.has_nodes(HEAD_IP, SECOND, THIRD)
     return served
 
 
-def elastic(stage: Stage, **changes: Any) -> Job:
-    """A job of one to three workers that trains until it is told to stop."""
+def comes_back(stage: Stage, ip: str) -> None:
+    """A node joins, where one of its address may have been."""
+    stage.ray.remove_node(ip)
+    stage.ray.add_node(ip, slots=1)
+
+
+def elastic(stage: Stage, most: int = 3, **changes: Any) -> Job:
+    """A job of one worker or more that trains until it is told to stop."""
     return stage.submit(
         recipe={"name": "classify", "config": {"model": "mlp", "hidden": 512, "depth": 2}},
         schedule={"budget": "1000000 base_steps"},
-        elasticity={"workers": [1, 3]},
+        elasticity={"workers": [1, most]},
         **changes,
     )
 
@@ -62,6 +68,40 @@ def cut_off(stage: Stage, ip: str) -> None:
 DEATHS = {"raylet": Stage.kill_raylet, "session": cut_off}
 
 
+def test_a_node_that_drains_is_left_for_another_that_has_room(stage: Stage) -> None:
+    job = elastic(stage, most=2)
+    job.trains_on(2)
+    ranks = job.ranks()
+    leaves = next(ip for ip in map(stage.node_of, ranks.values()) if ip != HEAD_IP)
+    stage.drain(leaves, seconds=600)
+    job.until(lambda _: bool(job.rows()))
+    assert [node.draining for node in stage.client.cluster().nodes if node.address == leaves] in ([True], [])
+    stage.has_nodes(*{HEAD_IP, SECOND, THIRD} - {leaves})  # Ray ends a node that drains once nothing runs there
+    stays = {worker for worker, pid in ranks.items() if Process.of(pid)}
+    assert len(stays) == 1
+    assert stays < job.ranks().keys()
+    assert judged(job) == [("drain", (2, 2))]
+    assert not job.said("rank_lost")
+
+
+def test_without_room_elsewhere_the_job_shrinks_off_a_node_that_drains_and_its_controller_moves(stage: Stage) -> None:
+    job = elastic(stage)
+    job.trains_on(3)
+    before = job.ranks()
+    leaves = stage.node_of(off_the_head(job))
+    stays = {worker: pid for worker, pid in before.items() if stage.node_of(pid) != leaves}
+    stage.drain(leaves, seconds=600)
+    job.trains_on(2)
+    stage.has_nodes(*{HEAD_IP, SECOND, THIRD} - {leaves})
+    assert job.ranks() == stays
+    comes_back(stage, leaves)
+    job.trains_on(3)
+    assert [row.workers for row in job.rows()] == [(3, 2), (2, 3)]
+    assert judged(job)[0] == ("drain", (3, 2))
+    assert not job.said("rank_lost")
+    assert {event.incarnation for event in job.events()} == {0, 1}
+
+
 @pytest.mark.parametrize("how", DEATHS)
 def test_a_node_dies_and_comes_back(stage: Stage, how: str) -> None:
     job = elastic(stage)
@@ -70,8 +110,7 @@ def test_a_node_dies_and_comes_back(stage: Stage, how: str) -> None:
     DEATHS[how](stage, THIRD)
     job.trains_on(2)
     stage.has_nodes(HEAD_IP, SECOND)
-    stage.ray.remove_node(THIRD)
-    stage.ray.add_node(THIRD, slots=1)
+    comes_back(stage, THIRD)
     job.trains_on(3)
     assert [sizes for _, sizes in judged(job)] == [(3, 2), (2, 3)]
     assert job.rows()[0].cause == "rank_lost"
@@ -88,8 +127,7 @@ def test_the_node_of_the_controller_dies(stage: Stage) -> None:
     job.until(lambda _: any(pid != controller for pid in stage.processes("ray::Controller")))
     job.trains_on(2)
     assert job.ranks() == survivors
-    stage.ray.remove_node(home)
-    stage.ray.add_node(home, slots=1)
+    comes_back(stage, home)
     job.trains_on(3)
     assert {event.incarnation for event in job.events()} == {0, 1}
     assert judged(job)[0] == ("rank_lost", (3, 2))

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlmodel import select
 
-from api_schemas.exchange import Allocation, Report
+from api_schemas.exchange import Allocation, Departure, Report
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.views import ClusterView, Phase, RecipeInfo
 from service import jobs
@@ -115,6 +116,39 @@ def test_a_job_is_launched_trains_and_ends(scene: Scene) -> None:
     assert scene.cluster.launches[0].storage == "/jobs/a"
     phases = [row.payload["phase"] for row in scene.events("a", "phase")]
     assert phases == ["starting", "running", "succeeded"]
+
+
+def test_a_node_that_is_to_leave_has_no_room_and_the_controller_is_told(scene: Scene) -> None:
+    scene.cluster.add_node(2)
+    by = scene.clock() + timedelta(seconds=120)
+
+    async def script() -> None:
+        scene.submit("a", elasticity={"workers": [1, 8]})
+        async with scene.reconciling():
+            await scene.until_workers("a", 6)
+            scene.cluster.drain_node(by)
+            await scene.until_workers("a", 4)
+            command = scene.controller("a").commands[-1]
+            assert command.departures == (Departure(node="node-1", address="10.0.0.1", by=by),)
+            assert scene.last("a").reason == "The cluster went from 6 to 4 slots."
+            await scene.until(lambda: [node.drains_at for node in scene.view().nodes] == [None, by])
+            scene.cluster.remove_node()
+            await scene.until(lambda: not scene.controller("a").commands[-1].departures)
+
+    play(script())
+
+
+def test_a_job_waits_rather_than_start_on_a_node_that_is_to_leave(scene: Scene) -> None:
+    scene.cluster.drain_node()
+
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until(lambda: scene.job("a").code == "waiting_for_slots")
+            scene.cluster.add_node(1)
+            await scene.until_workers("a", 1)
+
+    play(script())
 
 
 def test_a_job_that_does_not_fit_says_what_it_needs(scene: Scene) -> None:

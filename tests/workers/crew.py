@@ -26,6 +26,7 @@ class Actor:
 
     name: str
     phase: Phase = Phase.WARMING
+    node: str = ""
     plan: Plan | None = None
     next: Plan | None = None
     broken: int = 0
@@ -73,6 +74,7 @@ class Ensemble:
     def __init__(self) -> None:
         self.actors: dict[str, Actor] = {}
         self.cold = False
+        self.node = "here"  # where those who start live
         self.queued: set[str] = set()  # those who wait for resources, and answer nothing before they have them
         self.over = False
         self.refuses: Exception | None = None  # what `start` raises
@@ -92,7 +94,7 @@ class Ensemble:
             raise self.refuses
         assert worker not in self.started, f"{worker} was there before"
         self.started.append(worker)
-        self.actors[worker] = Actor(worker, phase=Phase.WARMING if self.cold else Phase.READY)
+        self.actors[worker] = Actor(worker, phase=Phase.WARMING if self.cold else Phase.READY, node=self.node)
 
     async def poll(self, worker: str, *, version: int, heard: int, seen: int, wait_s: float) -> Status:
         actor = await self._answering(worker)
@@ -108,6 +110,7 @@ class Ensemble:
         actor.points = [point for point in actor.points if point[0] > seen]
         return Status(
             phase=actor.phase,
+            node=actor.node,
             generation=actor.generation,
             members=actor.plan.members if actor.plan else (),
             pending=actor.next.generation if actor.next else 0,

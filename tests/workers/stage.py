@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from api_schemas.exchange import Allocation, Command, Launch, Predecessor, Report
+from api_schemas.exchange import Allocation, Command, Departure, Launch, Predecessor, Report
 from api_schemas.jobs import JobSpec
 from tests.workers.crew import Ensemble
 from tests.workers.shelf import Shelf
@@ -55,6 +55,7 @@ class Stage:
         self.launch = launch or made
         self.intent = "train"
         self.allocation = allocation(1)
+        self.departures: list[Departure] = []
         self.events: list[dict[str, Any]] = []
         self.acks = True
         self.report: Report | None = None
@@ -94,6 +95,7 @@ class Stage:
                 "incarnation": self.launch.incarnation,
                 "intent": self.intent,
                 "allocation": self.allocation,
+                "departures": self.departures,
                 "acked": self.acked,
                 "wait_s": wait_s,
             }

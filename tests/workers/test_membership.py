@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from workers.membership import Move, Plan, Wish, is_broken, next_move, transfers
 from workers.status import Phase, Status
 
+HERE, THERE = "here", "there"
 KAPPA = (0.5, 8.0)
 OTHER_KAPPA = (1.0, 1.0)
 
@@ -31,20 +32,26 @@ def plan(*members: str, generation: int = 1, not_before: int = 0, kappa: tuple[f
     )
 
 
-def wish(workers: int, *, minimum: int = 1, not_before: int = 0, kappa: tuple[float, float] = KAPPA) -> Wish:
-    return Wish(workers=workers, minimum=minimum, kappa=kappa, not_before=not_before)
+def wish(workers: int, *, minimum: int = 1, not_before: int = 0, **others: Any) -> Wish:
+    return Wish(workers=workers, minimum=minimum, not_before=not_before, **{"kappa": KAPPA} | others)
 
 
-def warming() -> Status:
-    return Status(phase=Phase.WARMING)
+def leaving(workers: int, *, urgent: bool = False) -> Wish:
+    """HERE is to leave."""
+    return wish(workers, avoid=frozenset({HERE}), urgent=frozenset({HERE} if urgent else ()))
 
 
-def ready(*, generation: int = 0, broken: int = 0) -> Status:
-    return Status(phase=Phase.READY, generation=generation, broken=broken, samples=64 if generation else -1)
+def warming(node: str = "") -> Status:
+    return Status(phase=Phase.WARMING, node=node)
 
 
-def training(generation: int = 1) -> Status:
-    return Status(phase=Phase.TRAINING, generation=generation, samples=64)
+def ready(node: str = "", *, generation: int = 0, broken: int = 0) -> Status:
+    samples = 64 if generation else -1
+    return Status(phase=Phase.READY, node=node, generation=generation, broken=broken, samples=samples)
+
+
+def training(generation: int = 1, node: str = "") -> Status:
+    return Status(phase=Phase.TRAINING, node=node, generation=generation, samples=64)
 
 
 def move(wanted: Wish, last: Plan | None, workers: dict[str, Status], *, patient: bool = True) -> Move:
@@ -83,8 +90,22 @@ def situations(draw: st.DrawFn) -> tuple[Wish, Plan | None, dict[str, Status], b
     return wanted, last, workers, draw(st.booleans())
 
 
+@st.composite
+def departing(draw: st.DrawFn) -> tuple[Wish, Plan | None, dict[str, Status], bool]:
+    """The same, with a node that is to leave."""
+    wanted, last, workers, patient = draw(situations())
+    nodes = draw(st.lists(st.sampled_from([HERE, THERE]), min_size=len(workers), max_size=len(workers)))
+    placed = {name: replace(status, node=node) for (name, status), node in zip(workers.items(), nodes, strict=True)}
+    urgent = frozenset({HERE} if draw(st.booleans()) else ())
+    return replace(wanted, avoid=frozenset({HERE}), urgent=urgent), last, placed, patient
+
+
 def every_situation(test: Callable[[Any], None]) -> Callable[[], None]:
     return settings(deadline=None)(given(situations())(test))
+
+
+def every_departure(test: Callable[[Any], None]) -> Callable[[], None]:
+    return settings(deadline=None)(given(departing())(test))
 
 
 @every_situation
@@ -121,7 +142,8 @@ def test_who_stays_keeps_the_order_of_age_so_the_lead_stays_the_lead(situation: 
     if not members or last is None:
         return
     core = tuple(member for member in last.members if member in workers)
-    assert members[: len(core)] == core[: len(members)]
+    if any(workers[member].samples >= 0 for member in core[: len(members)]):  # else somebody with a state comes in
+        assert members[: len(core)] == core[: len(members)]
 
 
 @every_situation
@@ -133,7 +155,8 @@ def test_only_idle_workers_are_dismissed_the_newest_first_and_never_while_others
     fresh = [name for name, status in workers.items() if status.phase is Phase.WARMING]
     assert not (found.start and found.dismiss)
     assert found.start >= 0
-    assert list(found.dismiss) == [*spare, *fresh][len([*spare, *fresh]) - len(found.dismiss) :]
+    idle = [*sorted(spare, key=lambda name: workers[name].samples < 0), *fresh]  # a state is kept as long as can be
+    assert list(found.dismiss) == idle[len(idle) - len(found.dismiss) :]
 
 
 @every_situation
@@ -147,6 +170,92 @@ def test_a_warm_worker_is_taken_along_or_dismissed(situation: Any) -> None:
     assert spare <= {*found.members, *found.dismiss}
 
 
+# -- a node is to leave ------------------------------------------------------------------------------------------------
+
+
+def candidates(last: Plan | None, workers: dict[str, Status]) -> dict[str, Status]:
+    """Who may be in the next generation."""
+    members = last.members if last else ()
+    return {name: each for name, each in workers.items() if name in members or each.phase is Phase.READY}
+
+
+@every_departure
+def test_a_state_that_somebody_has_is_in_the_next_generation(situation: Any) -> None:
+    wanted, last, workers, patient = situation
+    members = move(wanted, last, workers, patient=patient).members
+    if members and any(each.samples >= 0 for each in candidates(last, workers).values()):
+        assert any(workers[member].samples >= 0 for member in members)
+
+
+@every_departure
+def test_one_worker_too_many_at_most_and_only_to_hand_its_state_over(situation: Any) -> None:
+    wanted, last, workers, patient = situation
+    members = move(wanted, last, workers, patient=patient).members or ()
+    if len(members) > wanted.workers:
+        assert (len(members), wanted.workers) == (2, 1)
+        (holder,) = (member for member in members if workers[member].samples >= 0)
+        assert workers[holder].node == HERE
+
+
+@every_departure
+def test_nobody_stays_where_a_node_leaves_in_place_of_one_who_is_warm_elsewhere(situation: Any) -> None:
+    wanted, last, workers, patient = situation
+    members = move(wanted, last, workers, patient=patient).members or ()
+    here = [member for member in members if workers[member].node == HERE]
+    left_out = {name for name, each in candidates(last, workers).items() if each.node == THERE} - {*members}
+    if here and left_out:
+        assert len(here) == 1  # the only one who has a state, or has it in full
+
+
+@every_departure
+def test_nobody_without_a_state_is_kept_waiting_on_a_node_that_leaves(situation: Any) -> None:
+    wanted, last, workers, patient = situation
+    found = move(wanted, last, workers, patient=patient)
+    if any(workers[member].phase is Phase.DONE for member in workers if last and member in last.members):
+        return
+    core = last.members if last else ()
+    for name, each in workers.items():
+        if name not in core and each.node == HERE and each.phase in (Phase.READY, Phase.WARMING) and each.samples < 0:
+            assert name in found.dismiss
+
+
+def test_those_on_a_node_that_leaves_go_first() -> None:
+    workers = {"w0": training(node=HERE), "w1": training(node=THERE), "w2": training(node=THERE)}
+    assert move(leaving(2), plan("w0", "w1", "w2"), workers) == Move(members=("w1", "w2"))
+    assert move(leaving(1), plan("w0", "w1", "w2"), workers) == Move(members=("w1",))
+
+
+def test_they_stay_until_others_are_warm_in_their_place_unless_it_is_urgent() -> None:
+    last = plan("w0", "w1")
+    workers = {"w0": training(node=HERE), "w1": training(node=THERE)}
+    assert move(leaving(2), last, workers) == Move(start=1)
+    assert move(leaving(2, urgent=True), last, workers) == Move(start=1, members=("w1",))
+    workers["w2"] = warming()
+    assert move(leaving(2), last, workers) == Move()
+    assert move(leaving(2, urgent=True), last, workers) == Move(members=("w1",))
+    workers["w2"] = ready(THERE)
+    assert move(leaving(2), last, workers) == Move(members=("w1", "w2"))
+
+
+def test_the_last_one_hands_its_state_over_before_it_goes() -> None:
+    workers = {"w0": training(node=HERE), "w1": ready(THERE)}
+    assert move(leaving(1), plan("w0"), workers) == Move(members=("w0", "w1"))
+    both = {"w0": training(2, node=HERE), "w1": training(2, node=THERE)}
+    assert move(leaving(1), plan("w0", "w1", generation=2), both) == Move(members=("w1",))
+
+
+def test_with_nobody_in_its_place_the_last_one_trains_to_the_end() -> None:
+    alone = {"w0": training(node=HERE)}
+    assert move(leaving(1, urgent=True), plan("w0"), alone) == Move(start=1)
+
+
+def test_after_a_loss_whoever_got_farthest_is_there_even_where_it_is_to_leave() -> None:
+    last = plan("w0", "w1", "w2", generation=3)
+    lost = {"w0": ready(THERE, generation=3, broken=3), "w1": ready(HERE, generation=3, broken=3)}
+    lost["w1"] = replace(lost["w1"], samples=128)
+    assert move(leaving(1), last, lost).members == ("w0", "w1")
+
+
 # -- a whole way -------------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +263,7 @@ class IdealWorld:
     """Workers that get warm, enter what was announced, and die when they are told to; one thing at a time."""
 
     def __init__(self) -> None:
+        self.node = HERE  # where workers start
         self.plan: Plan | None = None
         self.workers: dict[str, Status] = {}
         self.moves: list[Move] = []
@@ -173,7 +283,7 @@ class IdealWorld:
         for name in found.dismiss:
             del self.workers[name]
         for _ in range(found.start):
-            self.workers[f"w{self._named}"] = warming()
+            self.workers[f"w{self._named}"] = warming(self.node)
             self._named += 1
         if found.members:
             generation = self.plan.generation + 1 if self.plan else 1
@@ -181,15 +291,17 @@ class IdealWorld:
 
     def warm(self, name: str) -> None:
         if self.workers[name].phase is Phase.WARMING:
-            self.workers[name] = ready()
+            self.workers[name] = ready(self.workers[name].node)
 
     def enter(self) -> None:
         """Everybody gets to the last generation, or leaves."""
         if self.plan is None or is_broken(self.plan, self.workers):
             return
+        holders = {name for name, status in self.workers.items() if status.samples >= 0}
+        assert not holders or holders & {*self.plan.members}, "a state is lost"
         for name, status in list(self.workers.items()):
             if name in self.plan.members:
-                self.workers[name] = training(self.plan.generation)
+                self.workers[name] = training(self.plan.generation, status.node)
             elif status.phase is Phase.TRAINING:
                 del self.workers[name]
 
@@ -225,6 +337,30 @@ def test_an_ideal_world_reaches_the_wish_and_then_is_silent(data: st.DataObject)
         assert len(world.members) == wanted.workers
         assert set(world.members) == set(world.workers)
         assert world.is_quiet_at(wanted)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_in_an_ideal_world_a_node_is_left_with_the_state_and_the_size_is_kept(data: st.DataObject) -> None:
+    world = IdealWorld()
+    size, after = data.draw(st.integers(1, 4), "workers"), data.draw(st.integers(1, 4), "workers then")
+    urgent = data.draw(st.booleans(), "urgent")
+    for wanted in [wish(size)] * 4 + [leaving(after, urgent=urgent)] * 6:
+        world.node = THERE if wanted.avoid else HERE
+        world.round(wanted)
+        for name in list(world.workers):
+            if data.draw(st.booleans(), "warm"):
+                world.warm(name)
+        world.enter()
+    for _ in range(8):
+        world.round(leaving(after))
+        for name in list(world.workers):
+            world.warm(name)
+        world.enter()
+    assert len(world.members) == after
+    assert {world.workers[member].node for member in world.members} == {THERE}
+    assert set(world.members) == set(world.workers)
+    assert world.is_quiet_at(leaving(after))
 
 
 def test_a_way_up_and_down_moves_nobody_who_stays() -> None:

@@ -364,7 +364,7 @@ def test_a_silent_one_among_the_adopted_is_given_up(monkeypatch: pytest.MonkeyPa
 def test_an_adopted_one_that_waits_for_resources_holds_up_nobody_and_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(roll, "SILENCE_S", 0.05)
+    monkeypatch.setattr(stalls, "LEAST_S", 0.05)
 
     async def script(office: Office) -> None:
         await office.begin("w0", "w1")

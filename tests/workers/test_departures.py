@@ -1,0 +1,156 @@
+"""Nodes that are to leave: when it becomes urgent, and how a job gets off them without losing anything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api_schemas.exchange import Departure
+from tests.workers.stage import Stage, allocation, now, play
+from workers import desk, roll
+from workers.departures import HASTE_S, HASTE_STEPS, sentence, urgent
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "LOOK_S", 0.01)
+    monkeypatch.setattr(desk, "ROUND_S", 0.01)
+
+
+def departure(node: str = "here", in_s: float | None = None, at: datetime = NOON) -> Departure:
+    return Departure(node=node, address="10.0.0.1", by=None if in_s is None else at + timedelta(seconds=in_s))
+
+
+def leave(stage: Stage, in_s: float | None = 3600) -> None:
+    """`here` is to leave; who starts from now on lives elsewhere."""
+    stage.crew.node = "there"
+    stage.departures = [departure(in_s=in_s, at=now())]
+
+
+# -- when and why ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step_s", [0.0, 1.0, HASTE_S])
+def test_it_becomes_urgent_in_time_for_some_steps(step_s: float) -> None:
+    haste = max(HASTE_S, HASTE_STEPS * step_s)
+    due, not_yet, open_end = departure("a", haste - 1), departure("b", haste + 1), departure("c")
+    assert urgent([due, not_yet, open_end], NOON, step_s) == {"a"}
+
+
+def test_a_deadline_that_has_passed_is_urgent() -> None:
+    assert urgent([departure("a", -100)], NOON, 0.0) == {"a"}
+
+
+def test_the_reason_names_the_node_and_its_time() -> None:
+    both = [departure("a", 5), departure("b")]
+    assert sentence(both, {"a"}) == "Node 10.0.0.1 may be gone by 12:00:05 UTC."
+    assert sentence(both, {"a", "b"}) == "Node 10.0.0.1 may be gone by 12:00:05 UTC, and node 10.0.0.1 is to leave."
+
+
+# -- a job ---------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_lives_there_is_replaced_once_another_is_warm() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        stage.crew.node = "there"
+        await stage.train(2)
+        stage.crew.cold = True
+        leave(stage)
+        await stage.until(lambda: "w2" in stage.crew.actors)
+        trained = stage.crew.samples
+        await stage.until(lambda: stage.crew.samples >= trained + 80)
+        assert stage.crew.trains == ("w0", "w1")
+        stage.crew.warm("w2")
+        await stage.until(lambda: len(stage.told("resized")) == 2)
+        await stage.until(lambda: "w0" not in stage.crew.actors)
+
+    stage = play(script)
+    assert stage.crew.plans[-1].members == ("w1", "w2")
+    assert [stage.told("resized")[-1][name] for name in ("cause", "workers")] == ["drain", (2, 2)]
+    assert "10.0.0.1 may be gone by" in stage.told("resized")[-1]["reason"]
+    assert not stage.told("rank_lost")
+    assert not stage.told("rollback")
+
+
+def test_a_node_that_may_be_gone_at_any_moment_is_left_at_once() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        stage.crew.node = "there"
+        await stage.train(2)
+        stage.crew.cold = True
+        leave(stage, in_s=HASTE_S - 1)
+        await stage.until(lambda: stage.crew.trains == ("w1",))
+        stage.crew.warm("w2")
+        await stage.until(lambda: stage.crew.trains == ("w1", "w2"))
+        await stage.until(lambda: len(stage.told("resized")) == 3)
+
+    stage = play(script)
+    assert [event["cause"] for event in stage.told("resized")] == ["api", "drain", "joined"]
+    assert not stage.told("rank_lost")
+
+
+def test_the_only_worker_hands_over_and_the_batch_stays_what_it_was() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        leave(stage)
+        await stage.until(lambda: stage.crew.trains == ("w1",))
+        await stage.until(lambda: len(stage.told("resized")) == 2)
+
+    stage = play(script, workers=(1, 1))
+    first, handover, last = stage.crew.plans
+    assert [plan.members for plan in stage.crew.plans] == [("w0",), ("w0", "w1"), ("w1",)]
+    assert (handover.kappa, first.kappa, last.kappa) == ((1.0, 1.0), stage.allocation.kappa, stage.allocation.kappa)
+    assert [event["cause"] for event in stage.told("resized")] == ["drain", "drain"]
+    assert not stage.told("rollback")
+
+
+def test_without_room_elsewhere_the_job_shrinks_off_the_node() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(2)
+        stage.crew.node = "there"
+        await stage.train(3)
+        leave(stage)
+        await stage.train(1, cause="capacity", reason="The cluster went from 3 to 1 slots.")
+        await stage.until(lambda: len(stage.told("resized")) == 2)
+
+    stage = play(script)
+    assert stage.crew.plans[-1].members == ("w2",)
+    assert (stage.told("resized")[-1]["cause"], stage.told("resized")[-1]["workers"]) == ("drain", (3, 1))
+
+
+def test_it_does_not_wait_for_the_sample_of_a_resize() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        stage.crew.node = "there"
+        await stage.train(2)
+        at = stage.crew.samples + 10_000
+        stage.allocation = allocation(1, not_before=at)
+        await stage.until(lambda: len(stage.crew.plans) == 3)
+        leave(stage)
+        await stage.until(lambda: "w0" not in stage.crew.actors)
+        assert stage.crew.samples < at
+        await stage.until(lambda: stage.crew.samples > at)
+        await stage.until(lambda: len(stage.crew.trains) == 1)
+        await stage.until(lambda: stage.told("resized")[-1]["workers"] == (2, 1))
+
+    stage = play(script)
+    assert stage.told("resized")[-1]["samples"] >= 10_000
+    assert not stage.told("rank_lost")
+
+
+def test_one_that_warms_up_there_is_let_go() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        stage.crew.cold, stage.crew.node = True, "there"
+        stage.allocation = allocation(2)
+        await stage.until(lambda: "w1" in stage.crew.actors)
+        await stage.until(lambda: stage.report and stage.report.joining == 1)
+        stage.departures = [departure("there", 3600, at=now())]
+        stage.crew.node = "elsewhere"
+        await stage.until(lambda: "w1" not in stage.crew.actors and "w2" in stage.crew.actors)
+
+    assert not play(script).told("rank_lost")
