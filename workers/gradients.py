@@ -54,9 +54,14 @@ class GradientReducer:
         norms: bool,
         coordinates: bool,
         every: int = 1,
+        check: Callable[[], None] = lambda: None,
         on_sent: Callable[[], None] = lambda: None,
     ) -> None:
-        """`norms`: measure |g|^2; `coordinates`: measure g^2 too. `on_sent`: all of a step is on its way."""
+        """`norms`: measure |g|^2; `coordinates`: measure g^2 too. `on_sent`: all of a step is on its way.
+
+        `check` is called before every bucket, and may raise: why go through a backward pass that is in vain?
+        """
+        self._check = check
         self._on_sent = on_sent
         self._norms = norms or coordinates
         self._coordinates = coordinates
@@ -109,6 +114,7 @@ class GradientReducer:
             self.spread.update(zip(parameters, squares, strict=True))
 
     def _send(self, bucket: GradBucket) -> Future[Tensor]:
+        self._check()
         future = self._reduce(bucket)
         if bucket.is_last():
             self._on_sent()

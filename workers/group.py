@@ -52,6 +52,9 @@ class Group:
         for work in works:
             work.wait()
 
+    def check(self) -> None:
+        """Raise where the group is known to be of no use any more: here that is never known."""
+
     def guard(self) -> AbstractContextManager[None]:
         """A context around whatever uses the group (DDP's backward, say): here it changes nothing."""
         return nullcontext()

@@ -96,7 +96,7 @@ class Mesh(Group):
 
     def join(self) -> None:
         """Meet the others, and be torch's default group from then on. Raises MeshBroken."""
-        self._check()
+        self.check()
         try:
             met = self._apart(self._meet)
         except (MeshBroken, RuntimeError, OSError) as error:
@@ -105,7 +105,7 @@ class Mesh(Group):
             raise MeshBroken(f"generation {self.generation} did not meet: {error}") from error
         self._store, self._gloo = None, met.gloo
         self._nccl = _make_default(met, self.rank, self.world, gpu=self._gpu)
-        self._check()
+        self.check()
 
     def leave(self) -> None:
         """Give the group up; safe after any failure, and more than once."""
@@ -140,6 +140,11 @@ class Mesh(Group):
         with self.guard():
             self._apart(finish)
 
+    def check(self) -> None:
+        """Raises MeshBroken once severed or left."""
+        if self._over.is_set():
+            raise MeshBroken(f"generation {self.generation} was severed or left")
+
     @contextmanager
     def guard(self) -> Iterator[None]:
         """A context in which the error that a lost peer causes (in DDP's backward, say) is MeshBroken.
@@ -147,7 +152,7 @@ class Mesh(Group):
         torch raises the same RuntimeError for it as for a mistake in a recipe. So the connections tell: the error comes
         from there only if one of them is down; else it is passed on as it is.
         """
-        self._check()
+        self.check()
         try:
             yield
         except RuntimeError as error:
@@ -161,7 +166,7 @@ class Mesh(Group):
         """What comes of a function in a thread of its own. Raises MeshBroken as soon as severed."""
         outcome: SimpleQueue[T | Exception] = SimpleQueue()
         self._awaited = outcome
-        self._check()  # whoever severs from here on finds the queue
+        self.check()  # whoever severs from here on finds the queue
         _start(lambda: _put(outcome, function))
         first = outcome.get()
         if isinstance(first, Exception):
@@ -175,20 +180,16 @@ class Mesh(Group):
         store = PrefixStore(str(at.generation), _connected(at.host, at.port))
         device, listening = _listen(own)
         self._members = frozenset([listening])
-        self._check()
+        self.check()
         store.set(f"member/{at.rank}", json.dumps(listening))
         members = [f"member/{rank}" for rank in range(at.world)]
         store.wait(members, PATIENCE)
         places = store.multi_get(members)
         self._members = frozenset((host, port) for host, port in map(json.loads, places))
-        self._check()
+        self.check()
         gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)
         _start(_retired.clear)
         return _Met(store, gloo)
-
-    def _check(self) -> None:
-        if self._over.is_set():
-            raise MeshBroken(f"generation {self.generation} was severed or left")
 
     def _is_whole(self) -> bool:
         """Whether the connections to all other members are up."""

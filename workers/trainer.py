@@ -203,6 +203,7 @@ class Trainer:
             norms=scaling.second_moment != "assume_noise",
             coordinates=self.replica.feeds_second_moment,
             every=scaling.sample_every,
+            check=group.check,
             on_sent=self._pulse.sent,
         )
         self._settled = False
@@ -252,6 +253,7 @@ class Trainer:
                 samples = self._feed.batch((a, max(b, a + 1)))
                 self._feed.expect(upcoming[position])
                 loss = self._loss(wrapped.ddp, samples, a, training=weight > 0) * weight
+                group.check()
                 loss.backward()  # type: ignore[no-untyped-call]
             if not last:
                 wrapped.gradients.accumulated(position)

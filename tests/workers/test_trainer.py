@@ -194,6 +194,27 @@ def test_a_step_that_was_not_confirmed_is_done_again_bit_for_bit(
     assert same(struck.state(), calm.state())
 
 
+def test_a_backward_pass_that_is_in_vain_ends_at_the_next_bucket(
+    tmp_path: Path, store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after all layers: who is still in it holds up all others."""
+    layers = [nn.Linear(1024, 1024) for _ in range(24)]  # four times what a bucket holds
+    monkeypatch.setattr(Regress, "model", lambda _: nn.Sequential(nn.Linear(4, 1024), *layers, nn.Linear(1024, 1)))
+    desk = Desk(tmp_path, store, spec())
+    passed: list[int] = []
+
+    def severing(number: int) -> None:
+        if desk.recipe.calls == 2 and desk.recipe.mesh:  # in the first step all lies in one bucket
+            passed.append(number)
+            desk.recipe.mesh.sever()
+
+    for number, layer in enumerate(layers):
+        layer.register_full_backward_hook(lambda *_, number=number: severing(number))
+    assert not desk.train()
+    assert passed[0] == len(layers) - 1
+    assert len(passed) < len(layers) / 2
+
+
 def test_a_boundary_in_between_changes_nothing(tmp_path: Path, store: TCPStore) -> None:
     calm, moved = Desk(tmp_path / "a", store, spec()), Desk(tmp_path / "b", store, spec())
     assert calm.train()
