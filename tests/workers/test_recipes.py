@@ -75,8 +75,13 @@ def test_catalogue_is_what_the_api_shows() -> None:
         assert row.config_schema["type"] == "object"
 
 
-def test_catalogue_loads_no_data_library() -> None:
-    code = "import sys; from workers.recipes import catalogue; catalogue(); print('sklearn' in sys.modules)"
+def test_neither_the_catalogue_nor_the_digits_load_a_data_library() -> None:
+    code = """if True:
+        import sys
+        from workers.recipes import catalogue, classify
+        catalogue()
+        classify.Classify(classify.Classify.Config(), 0).train_data()
+        print('sklearn' in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
