@@ -191,7 +191,7 @@ class JobSpec(_Part):
         None,
         description="A worker that does not answer, or whose training makes no progress for so long, 10s at least, is "
         "given up and replaced; null: 20 times the length of a step, 10s at least. The first step of a generation may "
-        "take 6 times as long; warming up, joining, an evaluation (from one forward pass to the next), a checkpoint "
+        "take 30 times as long; warming up, joining, an evaluation (from one forward pass to the next), a checkpoint "
         "and the export 60 times, and so may the first step of all. Whoever waits for others is not given up.",
     )
     seed: int = Field(0, ge=0, lt=2**63)

@@ -15,7 +15,7 @@ from workers.status import Activity, Phase, Status
 LEAST_S, STEPS = 10.0, 20.0
 """The stall time of a job that names none: so many steps, so many seconds at least."""
 
-FIRST, RARE = 6.0, 60.0
+FIRST, RARE = 30.0, 60.0
 ALLOWED: dict[Activity, float] = {
     Activity.STEP: 1.0,
     Activity.LEAVE: 1.0,
@@ -27,9 +27,10 @@ ALLOWED: dict[Activity, float] = {
     Activity.EXPORT: RARE,
     Activity.IDLE: float("inf"),
 }
-"""How long each may go without progress, in stall times. A first step has caches to fill, and may have many times the
-samples of the last one if the others were lost. What is rare is as long as data and storage make it, and nobody has
-measured it: an evaluation beats with every forward pass, but what comes after them (a sort, an FID) does not."""
+"""How long each may go without progress, in stall times. A first step may compile, and may have many times the samples
+of the last one if the others were lost; whoever is given up for that would be given up again and again. What is rare is
+as long as data and storage make it, and nobody has measured it: an evaluation beats with every forward pass, but what
+comes after them (a sort, an FID) does not."""
 
 
 @dataclass(frozen=True, kw_only=True)

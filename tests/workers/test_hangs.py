@@ -25,7 +25,6 @@ AT = 10 * BATCH
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stalls, "LEAST_S", 4.0)
-    monkeypatch.setattr(stalls, "FIRST", 1.0)
 
 
 # How workers hang: in their own process
