@@ -33,9 +33,9 @@ class Losses:
         self.at, self.cause, self.reason = self._now(), "rank_lost", reason
         if status.samples >= 0:
             self.generation = max(self.generation, status.generation)
-        if number < self._counted:
-            return
         progressed = status.samples >= 0 and committed > self._committed
+        if number < self._counted and not progressed:
+            return
         self._count = 1 if progressed else self._count + 1
         self._counted, self._committed = named, committed
 

@@ -58,6 +58,15 @@ def test_progress_of_who_trained_forgives_and_that_of_others_does_not() -> None:
     assert losses.too_many
 
 
+def test_progress_of_one_that_outlived_joiners_forgives_too() -> None:
+    losses = Losses(Clock())
+    for number in range(1, DEATHS + 1):
+        losses.add(number, "never got warm", WARMING, named=number + 1, committed=64 * number)
+    assert losses.too_many
+    losses.add(0, "killed", TRAINING, named=DEATHS + 1, committed=64 * DEATHS + 64)
+    assert not losses.too_many
+
+
 def test_the_last_one_is_remembered() -> None:
     clock = Clock()
     losses = Losses(clock)
