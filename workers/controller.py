@@ -157,13 +157,16 @@ class _Meeting:
     def __init__(self) -> None:
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._store: Any = None
+        self._made = threading.Lock()
+        threading.Thread(target=self.place, name="meeting", daemon=True).start()
 
     def place(self) -> tuple[str, int]:
         """The store's host and port."""
-        if self._store is None:
-            import torch.distributed as dist  # takes seconds, while the workers import it too
+        with self._made:
+            if self._store is None:
+                import torch.distributed as dist  # takes seconds, while the workers import it too
 
-            self._store = dist.TCPStore(self._host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+                self._store = dist.TCPStore(self._host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         return self._host, self._store.port
 
 

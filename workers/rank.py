@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ray
-import torch
 from ray._private.state import actors
 
 from api_schemas.exchange import NAMESPACE, Launch
 from workers.lease import Lease
-from workers.member import Member
 from workers.membership import Plan
 from workers.status import Phase, Status
 from workers.storage import Storage
@@ -34,6 +32,10 @@ class Rank:
     """One worker. The training runs in a thread of its own, so every method answers at once."""
 
     def __init__(self, launch_json: str, worker: str) -> None:
+        import torch  # not above: whoever starts workers imports this module, and should not wait a second for torch
+
+        from workers.member import Member
+
         launch = Launch.model_validate_json(launch_json)
         torch.set_num_threads(max(1, int(launch.spec.resources.cpu)))
         worklog = Worklog(Storage(launch.storage), worker, lambda: datetime.now(UTC))
