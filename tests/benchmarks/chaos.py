@@ -1,8 +1,9 @@
 """Random faults against several jobs at once, and the proof that nothing was lost: `./run bench chaos --seconds 120`.
 
-Faults: SIGKILL of one worker, of several, of all; of a controller, the API, the reconciler; SIGSTOP of a worker; other
-sizes asked for in between. At the end every job must still train, its ledger must hold every sample once, its history
-every event once, and nothing of it may live on.
+Faults: SIGKILL of one worker, of several, of all; of a controller, the API, the reconciler; of a node, its raylet alone
+or all that runs there; of the Ray head; SIGSTOP of a worker; a node announced to leave, and gone at its deadline. Other
+sizes are asked for in between. Nodes come back. At the end every job must train on, its ledger must hold every sample
+once, its history every event once, and nothing of it or of its cluster may live on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -22,60 +25,148 @@ import typer
 
 from api_schemas.errors import EmascaleError
 from api_schemas.views import Phase
-from service.processes import Process
-from tests.integration.stage import Job, Stage, staged
+from service.head import HEAD_IP, NodeRecord
+from service.processes import Process, members, wait_until
+from tests.integration.stage import PATIENCE_S, Job, Stage, staged
 
-REST_S = (0.5, 6.0)
+REST_S = (0.5, 4.0)
 """Between two faults."""
+AWAY_S = (1.0, 10.0)
+"""How long a node is away."""
+NOTICE_S = (5, 30)
+"""Before a node that is announced to leave is gone."""
+ADDED = ("127.0.0.2", "127.0.0.3")
+"""Nodes beside the head."""
+SLOTS = 2
+"""Of each node."""
+NOBODY = 0x7FFFFFFF
+"""No process has this number."""
+
+
+class Nodes:
+    """Those beside the head: they go, and come back."""
+
+    def __init__(self, stage: Stage, chance: random.Random) -> None:
+        self.stage = stage
+        self.seen: dict[int, NodeRecord] = {}  # every node that there ever was
+        self._chance = chance
+        self._back_at = dict.fromkeys(ADDED, 0.0)  # of those that are away
+        self._gone_at: dict[str, float] = {}  # of those that are to leave
+
+    def tend(self) -> None:
+        """What is due: those that were announced to leave go, those that were away come back."""
+        for ip in _due(self._gone_at):
+            self._go(ip)
+        for ip in _due(self._back_at):
+            self.stage.ray.remove_node(ip)
+            self.stage.ray.add_node(ip, slots=SLOTS)
+        self.seen |= {node.leader.pid: node for node in self.stage.nodes().values()}
+
+    def kill(self) -> None:
+        """One of them, all at once or its raylet alone."""
+        ip = self._any()
+        if self._chance.random() < 0.5:
+            self.stage.kill_raylet(ip)
+            self._leaves(ip)
+        else:
+            self._go(ip)
+
+    def drain(self) -> None:
+        """Give notice of one of them."""
+        ip, seconds = self._any(), self._chance.randint(*NOTICE_S)
+        self.stage.drain(ip, seconds)
+        self._gone_at[ip] = time.monotonic() + seconds
+
+    def kill_head(self) -> None:
+        """One of the two processes that make it one; returns once another takes its place."""
+        before = self.stage.nodes()[HEAD_IP]
+        os.kill(self._chance.choice(before.core).pid, signal.SIGKILL)
+        assert wait_until(lambda: self._has_another_head(before), PATIENCE_S), "no head came back"
+        self._gone_at = {}
+        for ip in ADDED:
+            self._leaves(ip)
+
+    def return_all(self) -> None:
+        """At the end nobody is away."""
+        self._gone_at, self._back_at = {}, dict.fromkeys({*self._gone_at, *self._back_at}, 0.0)
+        self.tend()
+
+    def _has_another_head(self, before: NodeRecord) -> bool:
+        now = self.stage.nodes().get(HEAD_IP)
+        return now is not None and now.leader != before.leader and self.stage.ray.address() is not None
+
+    def _any(self) -> str:
+        there = [ip for ip in ADDED if ip not in self._back_at and ip not in self._gone_at]
+        if not there:
+            raise ProcessLookupError("all are away")
+        return self._chance.choice(there)
+
+    def _go(self, ip: str) -> None:
+        self.stage.ray.remove_node(ip)
+        self._leaves(ip)
+
+    def _leaves(self, ip: str) -> None:
+        self._back_at[ip] = time.monotonic() + self._chance.uniform(*AWAY_S)
+
+
+def _due(times: dict[str, float]) -> list[str]:
+    """Take out those whose time has come."""
+    due = [ip for ip, at in times.items() if at <= time.monotonic()]
+    for ip in due:
+        del times[ip]
+    return due
 
 
 class Chaos:
     """The faults, and how often each was tried."""
 
-    def __init__(self, stage: Stage, jobs: list[Job], seed: int) -> None:
+    def __init__(self, stage: Stage, jobs: list[Job], nodes: Nodes, chance: random.Random) -> None:
         self.stage = stage
         self.jobs = jobs
-        self.random = random.Random(seed)
-        self.done: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
+        self._chance = chance
         self._faults: dict[str, tuple[int, Callable[[Job], None]]] = {
-            "kill_worker": (6, lambda job: self._kill(job, 1)),
-            "kill_workers": (3, lambda job: self._kill(job, 2)),
-            "kill_all_workers": (1, lambda job: self._kill(job, 99)),
-            "stop_worker": (1, self._freeze),
-            "kill_controller": (2, self._kill_controller),
-            "kill_api": (1, lambda _: self._kill_child("api")),
-            "kill_reconciler": (1, lambda _: self._kill_child("reconciler")),
-            "resize": (6, self._resize),
+            "kill_worker": (12, lambda job: self._kill(job, 1)),
+            "kill_workers": (6, lambda job: self._kill(job, 2)),
+            "kill_all_workers": (2, lambda job: self._kill(job, 99)),
+            "stop_worker": (2, self._freeze),
+            "kill_controller": (4, lambda _: self._kill_any(stage.processes("ray::Controller"))),
+            "kill_api": (2, lambda _: self._kill_child("api")),
+            "kill_reconciler": (2, lambda _: self._kill_child("reconciler")),
+            "kill_node": (6, lambda _: nodes.kill()),
+            "drain_node": (6, lambda _: nodes.drain()),
+            "kill_head": (1, lambda _: nodes.kill_head()),
+            "resize": (12, lambda job: self._resize(job)),
         }
 
     def strike(self) -> None:
         """One fault, of a random kind, against a random job."""
         names = list(self._faults)
-        (name,) = self.random.choices(names, [self._faults[each][0] for each in names])
-        job = self.random.choice(self.jobs)
+        (name,) = self._chance.choices(names, [self._faults[each][0] for each in names])
+        job = self._chance.choice(self.jobs)
         try:
             self._faults[name][1](job)
         except (ProcessLookupError, EmascaleError):
             return  # it was gone already, or the service is just being started again
-        self.done[name] = self.done.get(name, 0) + 1
-        print(f"{name} {job.view.name}", file=sys.stderr, flush=True)
+        self.done[name] += 1
+        print(f"{time.strftime('%H:%M:%S')} {self.done.total()} {name} {job.id}", file=sys.stderr, flush=True)
 
     def _kill(self, job: Job, count: int) -> None:
-        living = list(job.processes().values())
-        for process in self.random.sample(living, min(count, len(living))):
+        living = list(job.processes().values()) or [NOBODY]
+        for process in self._chance.sample(living, min(count, len(living))):
             os.kill(process, signal.SIGKILL)
 
     def _freeze(self, job: Job) -> None:
-        os.kill(self.random.choice(list(job.processes().values()) or [0x7FFFFFFF]), signal.SIGSTOP)
+        os.kill(self._chance.choice(list(job.processes().values()) or [NOBODY]), signal.SIGSTOP)
 
-    def _kill_controller(self, _: Job) -> None:
-        os.kill(self.random.choice(self.stage.processes("ray::Controller") or [0x7FFFFFFF]), signal.SIGKILL)
+    def _kill_any(self, processes: list[int]) -> None:
+        os.kill(self._chance.choice(processes or [NOBODY]), signal.SIGKILL)
 
     def _kill_child(self, name: str) -> None:
         os.kill(int((self.stage.data_folder / "run" / f"{name}.pid").read_text()), signal.SIGKILL)
 
     def _resize(self, job: Job) -> None:
-        self.stage.client.resize(job.id, self.random.randint(1, 3))
+        self.stage.client.resize(job.id, self._chance.randint(1, 3))
 
 
 def main(
@@ -85,21 +176,44 @@ def main(
     output: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Strike, then judge. Exit code 1 where anything was lost."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, staged(Path(folder), slots=3 * jobs) as stage:
+    chance = random.Random(seed)
+    seen: dict[int, NodeRecord] = {}
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, staged(Path(folder), slots=SLOTS) as stage:
+        nodes = Nodes(stage, chance)
+        nodes.tend()
         started = [_submit(stage, number) for number in range(jobs)]
-        for job in started:
-            job.until(lambda view: view.workers > 0)
-        chaos = Chaos(stage, started, seed)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            chaos.strike()
-            time.sleep(chaos.random.uniform(*REST_S))
-        result = {"faults": sum(chaos.done.values()), "by_kind": chaos.done, "jobs": jobs, **_judge(stage, started)}
+        with _told(started):
+            for job in started:
+                job.until(lambda view: view.workers > 0)
+            chaos = Chaos(stage, started, nodes, chance)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                nodes.tend()
+                chaos.strike()
+                time.sleep(chance.uniform(*REST_S))
+            nodes.return_all()
+            judged = _judge(stage, started)
+        seen = nodes.seen
+    leaked = judged.pop("leaked_processes") + sum(len(members(node.leader)) for node in seen.values())
+    result = {"faults": chaos.done.total(), "jobs": jobs, **judged, "leaked_processes": leaked, "by_kind": chaos.done}
     text = json.dumps(result, indent=2)
     print(text)
     if output is not None:
         output.write_text(text + "\n")
     sys.exit(any(result[name] for name in ("samples_lost", "samples_repeated", "events_lost", "leaked_processes")))
+
+
+@contextmanager
+def _told(jobs: Iterable[Job]) -> Iterator[None]:
+    """Where it goes wrong, what happened to each job is told."""
+    try:
+        yield
+    except BaseException:
+        for job in jobs:
+            print(f"\n{job.id}: {job.story()}", file=sys.stderr)
+        log = next(iter(jobs)).stage.data_folder / "service.log"
+        print(log.read_text(), file=sys.stderr)
+        raise
 
 
 def _submit(stage: Stage, number: int) -> Job:
@@ -116,10 +230,8 @@ def _submit(stage: Stage, number: int) -> Job:
 def _judge(stage: Stage, jobs: list[Job]) -> dict[str, int]:
     """Each job goes on, and is then stopped and counted."""
     judged = {"samples_lost": 0, "samples_repeated": 0, "events_lost": 0}
-    processes: list[Process | None] = []
     for job in jobs:
         job.progresses(2000)
-        processes += [Process.of(pid) for pid in job.processes().values()]
         stage.client.cancel(job.id)
         job.ends(Phase.CANCELLED)
         ledger, events = stage.client.ledger(job.id), job.events()
@@ -129,7 +241,8 @@ def _judge(stage: Stage, jobs: list[Job]) -> dict[str, int]:
         numbers = [(event.incarnation, event.sequence) for event in events]
         judged["events_lost"] += len(numbers) - len(set(numbers)) + (not job.said("finished"))
     time.sleep(1.0)
-    return judged | {"leaked_processes": sum(bool(each and each.alive()) for each in processes)}
+    left = [process for title in ("ray::Rank", "ray::Controller") for process in stage.processes(title)]
+    return judged | {"leaked_processes": sum(bool(Process.of(process)) for process in left)}
 
 
 if __name__ == "__main__":
