@@ -18,7 +18,7 @@ from api_schemas.jobs import kappa_at
 from workers.chronicle import Chronicle
 from workers.departures import sentence, urgent
 from workers.desk import Desk, allocation_of
-from workers.losses import Losses
+from workers.losses import WENT_WITH_NODE, Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
 from workers.roll import Crew, Roll
 from workers.spool import Spool
@@ -272,7 +272,8 @@ class Conductor:
         told, chronicle = f"Worker {worker} was lost: {reason}", self._chronicle
         chronicle.say("rank_lost", rank=rank, reason=told)
         status = self._roll.workers[worker]
-        self._losses.add(_number(worker), told, status, named=chronicle.named, committed=chronicle.committed)
+        with_node, committed = reason in WENT_WITH_NODE, chronicle.committed
+        self._losses.add(_number(worker), told, status, named=chronicle.named, committed=committed, with_node=with_node)
 
 
 def _number(worker: str) -> int:

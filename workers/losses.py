@@ -12,6 +12,10 @@ DEATHS = 4
 BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
 """Before another worker is started after a loss without progress; doubles, up to the second."""
 CAUSE_LENGTH = 500
+NODE_GONE = "Its node is gone."
+UNREACHABLE = "It cannot be reached: its node is gone, or the network."
+WENT_WITH_NODE = (NODE_GONE, UNREACHABLE)
+"""Causes of death that say nothing about the job."""
 
 
 class Losses:
@@ -28,13 +32,18 @@ class Losses:
         self._stuck = 0  # generations in a row, at the same sample
         self._stuck_at = -1
 
-    def add(self, number: int, reason: str, status: Status, *, named: int, committed: int) -> None:
-        """Worker `number` of the `named` so far is gone, after the job had committed so many samples."""
+    def add(
+        self, number: int, reason: str, status: Status, *, named: int, committed: int, with_node: bool = False
+    ) -> None:
+        """Worker `number` of the `named` so far is gone, after the job had committed so many samples.
+
+        One that went `with_node` is no reason to give the job up.
+        """
         self.at, self.cause, self.reason = self._now(), "rank_lost", reason
         if status.samples >= 0:
             self.generation = max(self.generation, status.generation)
         progressed = status.samples >= 0 and committed > self._committed
-        if number < self._counted and not progressed:
+        if not progressed and (with_node or number < self._counted):
             return
         self._count = 1 if progressed else self._count + 1
         self._counted, self._committed = named, committed
@@ -71,9 +80,9 @@ def cause_of_death(error: Exception) -> str:
     """Why Ray says that an actor died, in one sentence: its own text has a page of possible reasons."""
     text = " ".join(str(error).split())
     if "node" in text and "died" in text.partition("node")[2][:40]:
-        return "Its node is gone."
+        return NODE_GONE
     if "temporarily unavailable" in text:
-        return "It cannot be reached: its node is gone, or the network."
+        return UNREACHABLE
     if "connection error" in text or "died unexpectedly" in text:
         return "Its process ended unexpectedly: it was killed, or it crashed."
     return text if len(text) <= CAUSE_LENGTH else f"{text[:CAUSE_LENGTH]}..."

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from workers.losses import BACKOFF_S, DEATHS, LONGEST_BACKOFF_S, Losses, cause_of_death
+from workers.losses import BACKOFF_S, DEATHS, LONGEST_BACKOFF_S, WENT_WITH_NODE, Losses, cause_of_death
 from workers.status import Phase, Status
 
 WARMING = Status(phase=Phase.WARMING)
@@ -65,6 +65,24 @@ def test_progress_of_one_that_outlived_joiners_forgives_too() -> None:
     assert losses.too_many
     losses.add(0, "killed", TRAINING, named=DEATHS + 1, committed=64 * DEATHS + 64)
     assert not losses.too_many
+
+
+def test_workers_that_went_with_their_nodes_are_no_reason_to_give_up() -> None:
+    losses = Losses(Clock())
+    for number in range(2 * DEATHS):
+        losses.add(number, "gone", WARMING, named=number + 1, committed=0, with_node=True)
+    assert (losses.too_many, losses.backoff_s, losses.reason) == (False, 0, "gone")
+    for number in range(2 * DEATHS, 3 * DEATHS):
+        losses.add(number, "killed", WARMING, named=number + 1, committed=0)
+    assert losses.too_many
+
+
+def test_what_is_told_of_a_death_says_whether_the_node_went() -> None:
+    went = [
+        cause_of_death(Exception(text)) in WENT_WITH_NODE for text in ("its node has died", "temporarily unavailable")
+    ]
+    assert went == [True, True]
+    assert cause_of_death(Exception("a connection error")) not in WENT_WITH_NODE
 
 
 def test_the_last_one_is_remembered() -> None:
