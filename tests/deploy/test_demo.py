@@ -165,6 +165,7 @@ def test_the_verdict(results: Sequence[Result], missing: list[str]) -> None:
 
 def test_an_interrupt_waits_for_the_end_of_what_must_be_whole() -> None:
     done = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 
     def interrupted() -> None:
         with deferred_interrupts():
@@ -172,7 +173,10 @@ def test_an_interrupt_waits_for_the_end_of_what_must_be_whole() -> None:
             signal.raise_signal(signal.SIGTERM)
             done.append("whole")
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done == ["whole"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
