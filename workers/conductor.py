@@ -55,7 +55,13 @@ class Conductor:
             stall_s=launch.spec.stall_timeout,
         )
         self._desk = Desk(
-            launch, spool, chronicle, news=self._roll.news, size=self._size, end=self._roll.dismiss_all, now=now
+            launch,
+            spool,
+            chronicle,
+            news=self._roll.news,
+            workers=lambda: self._roll.workers.values(),
+            end=self._roll.dismiss_all,
+            now=now,
         )
         self._answered = allocation_of(chronicle.answered)  # that for which the last generation was announced
         self._plan: Plan | None = None
@@ -108,9 +114,7 @@ class Conductor:
         """One look at everything, and what follows from it."""
         workers = self._roll.workers
         failed = next((name for name, status in workers.items() if status.phase is Phase.FAILED), None)
-        if self._desk.cancelled:
-            await self._desk.finish("cancelled", "cancelled", "Cancelled on request.")
-        elif failed is not None:
+        if failed is not None:
             await self._on_failure(failed, workers[failed])
         elif self._succeeded(workers):
             await self._desk.finish("succeeded", "finished", "The budget is used up.")
@@ -137,8 +141,7 @@ class Conductor:
             self._on_loss(worker, failure.message)
             await self._roll.dismiss(worker)
             return
-        details = {"traceback": failure.traceback, "log_tail": failure.log_tail}
-        await self._desk.finish("failed", failure.code, failure.message, **details)
+        await self._desk.fail(failure)
 
     # -- size ----------------------------------------------------------------------------------------------------------
 
@@ -160,10 +163,6 @@ class Conductor:
         if broken > self._severed:
             self._severed = broken
             await self._roll.sever(broken)
-
-    def _size(self) -> tuple[int, int]:
-        phases = [status.phase for status in self._roll.workers.values()]
-        return phases.count(Phase.TRAINING), phases.count(Phase.WARMING)
 
     def _present(self) -> Allocation | None:
         """What the job is to have now: nobody on a node that is to leave waits for the sample of a resize."""
@@ -258,7 +257,7 @@ class Conductor:
         if lost:
             return self._losses.cause, self._losses.reason, self._losses.since_s
         answered = allocation == self._answered
-        decide_s = 0.0 if answered else max(0.0, (self._desk.told_at - allocation.requested_at).total_seconds())
+        decide_s = 0.0 if answered else self._desk.decide_s(allocation)
         before = self._plan.members if self._plan else ()
         if left := self._left(before if len(members) > allocation.workers else set(before) - set(members)):
             return "drain", sentence(self._desk.departures, left), decide_s

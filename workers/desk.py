@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
 from workers.chronicle import Chronicle
 from workers.spool import Spool
+from workers.status import Failure, Phase, Status
 from workers.storage import StorageError
 
 ROUND_S = 0.25
@@ -33,32 +34,29 @@ class Desk:
         chronicle: Chronicle,
         *,
         news: asyncio.Event,
-        size: Callable[[], tuple[int, int]],
+        workers: Callable[[], Iterable[Status]],
         end: Callable[[], Awaitable[None]],
         now: Callable[[], datetime],
     ) -> None:
-        """`news` starts the next round, and is set by each command. `size()`: workers that train, and that join.
-
-        `end` returns once nobody trains any more.
-        """
-        self.cancelled = False
+        """`news` starts the next round, and is set by each command. `end` returns once nobody trains any more."""
         self.allocation = allocation_of(chronicle.wished)  # another life goes on with the last wish
-        self.told_at = now()  # when the allocation came
         self.departures: tuple[Departure, ...] = ()
         self._launch = launch
         self._spool = spool
         self._chronicle = chronicle
         self._news = news
-        self._size = size
+        self._workers = workers
         self._end = end
         self._now = now
+        self._cancelled = False
+        self._told_at = now()  # when the allocation came
         self._written = asyncio.Condition()
 
     async def exchange(self, command: Command) -> Report:
         """Take a command; report what happened beyond what the service has, or wait for it."""
-        self.cancelled = self.cancelled or command.intent == "cancel"
+        self._cancelled = self._cancelled or command.intent == "cancel"
         if command.allocation != self.allocation:
-            self.allocation, self.told_at = command.allocation, self._now()
+            self.allocation, self._told_at = command.allocation, self._now()
             self._chronicle.wished = self.allocation.model_dump(mode="json")
         self.departures = command.departures
         self._chronicle.catch_up(command.acked)
@@ -74,12 +72,18 @@ class Desk:
         return self._chronicle.finished and not self._chronicle.pending and acked >= self._spool.last
 
     async def run(self, begin: Callable[[], Awaitable[None]], play: Callable[[], Awaitable[None]]) -> None:
-        """`begin`, then `play` round after round until the job is finished. What goes wrong fails it, and says so."""
+        """`begin`, then `play` round after round until the job is finished or cancelled.
+
+        What goes wrong there fails the job, and says so.
+        """
         try:
             await begin()
             while not self._chronicle.finished:
                 self._news.clear()
-                await play()
+                if self._cancelled:
+                    await self.finish("cancelled", "cancelled", "Cancelled on request.")
+                else:
+                    await play()
                 await self._flush()
                 await self._rest()
         except Exception as error:
@@ -93,6 +97,15 @@ class Desk:
         """Say how the job ended, once nobody trains any more."""
         await self._end()
         self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
+
+    async def fail(self, failure: Failure) -> None:
+        """The job ended as this worker did."""
+        details = {"traceback": failure.traceback, "log_tail": failure.log_tail}
+        await self.finish("failed", failure.code, failure.message, **details)
+
+    def decide_s(self, allocation: Allocation) -> float:
+        """Seconds from the request of the present allocation until it came here."""
+        return max(0.0, (self._told_at - allocation.requested_at).total_seconds())
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -113,14 +126,14 @@ class Desk:
     def _report(self, acked: int) -> Report:
         events = self._spool.after(acked, REPORT_LIMIT)
         said = not self._chronicle.pending and (not events or events[-1]["sequence"] == self._spool.last)
-        training, joining = self._size()
+        phases = [status.phase for status in self._workers()]
         return Report.model_validate(
             {
                 "job": self._launch.job,
                 "incarnation": self._launch.incarnation,
                 "generation": self._chronicle.generation,
-                "workers": training,
-                "joining": joining,
+                "workers": phases.count(Phase.TRAINING),
+                "joining": phases.count(Phase.WARMING),
                 "samples": self._chronicle.committed,
                 "done": self._chronicle.finished and said,
                 "events": events,

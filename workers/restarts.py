@@ -60,7 +60,9 @@ class Restarts:
         self._runs = runs
         self._chronicle = chronicle
         self._news = asyncio.Event()
-        self._desk = Desk(launch, spool, chronicle, news=self._news, size=self._size, end=self._end, now=now)
+        self._desk = Desk(
+            launch, spool, chronicle, news=self._news, workers=lambda: self._group.values(), end=self._end, now=now
+        )
         self._losses = Losses(now)
         self._run: asyncio.Task[None] | None = None
         self._begun_for: Allocation | None = None  # what the present run was begun for, or the last
@@ -138,11 +140,8 @@ class Restarts:
 
     async def _round(self) -> None:
         failure = next((status.failure for status in self._group.values() if status.failure), None)
-        if self._desk.cancelled:
-            await self._desk.finish("cancelled", "cancelled", "Cancelled on request.")
-        elif failure is not None:
-            details = {"traceback": failure.traceback, "log_tail": failure.log_tail}
-            await self._desk.finish("failed", failure.code, failure.message, **details)
+        if failure is not None:
+            await self._desk.fail(failure)
         elif self._losses.too_many:
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
             await self._desk.finish("failed", "workers_lost", message)
@@ -200,12 +199,7 @@ class Restarts:
             return "rank_lost", self._lost, self._losses.since_s
         if allocation == self._answered:
             return "joined", "Another number of workers found room.", 0.0
-        decide_s = max(0.0, (self._desk.told_at - allocation.requested_at).total_seconds())
-        return allocation.cause, allocation.reason, decide_s
-
-    def _size(self) -> tuple[int, int]:
-        phases = [status.phase for status in self._group.values()]
-        return phases.count(Phase.TRAINING), phases.count(Phase.WARMING)
+        return allocation.cause, allocation.reason, self._desk.decide_s(allocation)
 
     async def _end(self) -> None:
         await self._runs.kill()
