@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from api_schemas.exchange import Launch
 from workers.failures import failure_of
@@ -16,7 +12,6 @@ from workers.journal import Journal
 from workers.membership import Plan
 from workers.restarts import Reply
 from workers.status import Failure, Phase, Status
-from workers.storage import Storage
 from workers.trainer import Trainer
 from workers.worklog import Worklog
 
@@ -24,7 +19,6 @@ TELL_S = 0.25
 """How often a worker tells how it is."""
 FAREWELL_S = 60.0
 """How long a worker that is done waits for its last words to be durable."""
-LOG_TAIL = 20
 
 Tell = Callable[[str, Status], Reply | None]
 """Tells the controller how a worker is; None: it does not answer at present."""
@@ -39,25 +33,24 @@ class Attendance:
         self.trainer: Trainer | None = None
         self._plan = plan
         self._worker = plan.members[rank]
-        self._title = f"worker {self._worker} of job {launch.job}: process {os.getpid()} on {host}"
+        self._job = launch.job
+        self._host = host
         self._tell = tell
-        self._worklog = Worklog(Storage(launch.storage), self._worker, lambda: datetime.now(UTC))
+        self._worklog = Worklog.of(launch, self._worker)
         self._failure: Failure | None = None
         self._reply = Reply(heard=0, seen=0, leave_at=None)
         self._over = threading.Event()
         self._teller = threading.Thread(target=self._tell_on, name="attendance", daemon=True)
 
     def __enter__(self) -> Attendance:
-        self._worklog.capture()
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        print(self._title, flush=True)
+        self._worklog.begin(self._job, self._host)
         self._teller.start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """A RuntimeError may be the sign of a lost peer: that is for Ray Train. The rest is the end of the job."""
         if isinstance(error, Exception) and not isinstance(error, RuntimeError):
-            self._failure = failure_of(error, self._worklog.tail(LOG_TAIL))
+            self._failure = failure_of(error, self._worklog.tail)
             self.phase = Phase.FAILED
         self._worklog.store()
         self._over.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -11,12 +12,14 @@ from workers.archive import Overtaken
 from workers.status import Failure
 from workers.storage import StorageError
 
+LOG_TAIL = 20
 
-def failure_of(error: Exception, log_tail: list[str]) -> Failure:
-    """What is reported of an error that ended the training of a worker."""
+
+def failure_of(error: Exception, tail: Callable[[int], list[str]]) -> Failure:
+    """What is reported of an error that ended the training of a worker; `tail` gives its last log lines."""
     code, message = _explain(error)
     text = "".join(traceback.format_exception(error))
-    return Failure(code=code, message=message, traceback=text, log_tail=log_tail)
+    return Failure(code=code, message=message, traceback=text, log_tail=tail(LOG_TAIL))
 
 
 def _explain(error: Exception) -> tuple[str, str]:

@@ -20,8 +20,6 @@ from workers.pulse import Pulse
 from workers.status import Activity, Failure, Phase, Status
 from workers.trainer import Trainer
 
-LOG_TAIL = 20
-
 
 class Member:
     """A worker of a job. `tail` returns its last log lines, for the report of a failure."""
@@ -183,5 +181,5 @@ class Member:
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
-            self._failure = failure_of(error, self._tail(LOG_TAIL))
+            self._failure = failure_of(error, self._tail)
         self._become(Phase.FAILED)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import ray
@@ -16,7 +13,6 @@ from api_schemas.exchange import NAMESPACE, Launch
 from workers.lease import Lease
 from workers.membership import Plan
 from workers.status import Phase, Status
-from workers.storage import Storage
 from workers.worklog import Worklog
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -38,11 +34,9 @@ class Rank:
 
         launch = Launch.model_validate_json(launch_json)
         torch.set_num_threads(max(1, int(launch.spec.resources.cpu)))
-        worklog = Worklog(Storage(launch.storage), worker, lambda: datetime.now(UTC))
-        worklog.capture()
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        print(f"worker {worker} of job {launch.job}: process {os.getpid()} on {host}", flush=True)
+        worklog = Worklog.of(launch, worker)
+        worklog.begin(launch.job, host)
         self._node: str = ray.get_runtime_context().get_node_id()
         self._worklog = worklog
         self._member = Member(launch, worker, worklog.tail)

@@ -7,13 +7,16 @@ another life of the worker left stays: its numbers are counted on.
 from __future__ import annotations
 
 import io
+import logging
+import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import datetime
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import Self, TextIO
 
+from api_schemas.exchange import Launch
 from workers.storage import Storage, StorageError
 
 EVERY_S = 1.0
@@ -27,6 +30,7 @@ class Worklog:
 
     def __init__(self, storage: Storage, worker: str, now: Callable[[], datetime]) -> None:
         self._storage = storage
+        self._worker = worker
         self._folder = f"logs/{worker}"
         self._now = now
         self._lock = threading.Lock()
@@ -34,6 +38,17 @@ class Worklog:
         self._unstored = _unstored()
         self._recent: deque[str] = deque(maxlen=KEPT)
         self._number: int | None = None  # of the next segment; None: the storage was not asked yet
+
+    @classmethod
+    def of(cls, launch: Launch, worker: str) -> Self:
+        """That of a job's worker."""
+        return cls(Storage(launch.storage), worker, lambda: datetime.now(UTC))
+
+    def begin(self, job: str, host: str) -> None:
+        """`capture`, warnings that are logged too; the first line says where the worker lives."""
+        self.capture()
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        print(f"worker {self._worker} of job {job}: process {os.getpid()} on {host}", flush=True)
 
     def capture(self) -> None:
         """Take in stdout and stderr, which go on to where they went; store what comes, until the process ends."""
