@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from workers.data import Augment, SampleOrder, fetch
@@ -33,19 +32,18 @@ class Feed:
 
     def expect(self, wanted: Range | None) -> None:
         """This will probably be wanted next; None: nothing will."""
-        self._coming = (
-            (wanted, self._ahead.submit(self._make, *self._order.keys(*wanted))) if (self._ahead and wanted) else None
-        )
+        self._coming = (wanted, self._ahead.submit(self._make, wanted)) if self._ahead and wanted else None
 
     def batch(self, wanted: Range) -> Any:
         """The samples at these positions. Raises what the data set or the augmentation raises."""
-        coming, self._coming = self._coming, None
-        if coming is not None and coming[0] == wanted:
-            return self._device.put(coming[1].result())
-        keys = self._order.keys(*wanted)
-        # A data set need not bear two threads: what works ahead makes this one too.
-        made = self._ahead.submit(self._make, *keys).result() if self._ahead else self._make(*keys)
-        return self._device.put(made)
+        if self._ahead is None:
+            return self._device.put(self._make(wanted))
+        if self._coming is None or self._coming[0] != wanted:
+            self.expect(wanted)  # a data set need not bear two threads: what works ahead makes this one too
+        assert self._coming is not None, "it is expected by now"
+        (_, made), self._coming = self._coming, None
+        return self._device.put(made.result())
 
-    def _make(self, epochs: Tensor, indices: Tensor) -> Any:
+    def _make(self, wanted: Range) -> Any:
+        epochs, indices = self._order.keys(*wanted)
         return self._device.pin(fetch(self._dataset, self._augment, epochs, indices, self._order.seed))
