@@ -108,9 +108,10 @@ def train(config: Mapping[str, str]) -> None:
     context = ray.train.get_context()
     group = Group(rank=context.get_world_rank(), world=context.get_world_size())
     torch.set_num_threads(max(1, int(launch.spec.resources.cpu)))
-    plan = _enter(launch.job, group)
+    controller = _controller(launch.job)  # valid for all its lives
+    plan = _enter(controller, group)
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    with Attendance(launch, plan, group.rank, host, partial(_tell, launch.job)) as attendance:
+    with Attendance(launch, plan, group.rank, host, partial(_tell, controller)) as attendance:
         archive = _ReportedArchive.of(launch, attendance.journal)
         trainer = Trainer.of(launch, attendance.journal, archive)
         attendance.trainer = trainer
@@ -123,17 +124,17 @@ def train(config: Mapping[str, str]) -> None:
             attendance.phase = Phase.LEFT
 
 
-def _enter(job: str, group: Group) -> Plan:
-    plan: list[Any] = [ray.get(_controller(job).enter.remote(group.world)) if group.rank == 0 else None]
+def _enter(controller: Any, group: Group) -> Plan:
+    plan: list[Any] = [ray.get(controller.enter.remote(group.world)) if group.rank == 0 else None]
     dist.broadcast_object_list(plan, src=0)
     made: Plan = plan[0]
     return made
 
 
-def _tell(job: str, worker: str, status: Status) -> Reply | None:
+def _tell(controller: Any, worker: str, status: Status) -> Reply | None:
     try:
-        reply: Reply = ray.get(_controller(job).hear.remote(worker, status))
-    except (ray.exceptions.RayError, ValueError):  # it is being started again
+        reply: Reply = ray.get(controller.hear.remote(worker, status))
+    except ray.exceptions.RayError:  # it is being started again
         return None
     return reply
 
