@@ -23,6 +23,7 @@ from torch import nn
 from api_schemas.exchange import Launch
 from api_schemas.jobs import JobSpec
 from tests.benchmarks import finish, spread
+from tests.benchmarks.peers.ddp import follow
 from tests.benchmarks.peers.vit import Byol, byol_loss, two_views
 from workers.archive import Archive
 from workers.data import SampleOrder
@@ -168,10 +169,7 @@ class _Plain:
         loss.float().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self._shadow.parameters()), list(self.model.parameters()), 1 - RHO)
-            for average, buffer in zip(self._shadow.buffers(), self.model.buffers(), strict=True):
-                average.copy_(buffer)
+        follow(self._shadow, self.model, 1 - RHO)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ class Ensemble:
         for actor in group:
             actor.samples, actor.size = samples, after
             actor.become(Phase.TRAINING)
-        group[0].record("entered", restored=restored, **_change(plan, samples, before, after))
+        group[0].record("entered", restored=restored, **change(plan, samples, before, after))
         if self.over:
             self._conclude(group, exported=True)
 
@@ -275,7 +275,8 @@ def _takes_part(actor: Actor, plan: Plan, phase: Phase) -> bool:
     return actor.plan == plan and actor.phase is phase and not actor.hangs and not actor.end
 
 
-def _change(plan: Plan, samples: int, before: int, after: int) -> dict[str, Any]:
+def change(plan: Plan, samples: int, before: int, after: int) -> dict[str, Any]:
+    """The record of a generation that was entered, whether restored or not apart."""
     return {
         "generation": plan.generation,
         "cause": plan.cause,

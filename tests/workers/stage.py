@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Predecessor, Report
 from api_schemas.jobs import JobSpec
@@ -172,14 +172,14 @@ def allocation(workers: int, **changes: Any) -> Allocation:
     return Allocation.model_validate(fields | changes)
 
 
-Script = Callable[[Stage], Awaitable[None]]
+S = TypeVar("S", bound=Stage)
 
 
-def play(script: Script, **settings: Any) -> Stage:
+def play(script: Callable[[S], Awaitable[None]], kind: Callable[..., S] = Stage, **settings: Any) -> S:  # type: ignore[assignment]
     """The script on a stage of its own, to its end."""
 
-    async def run() -> Stage:
-        stage = Stage(**settings)
+    async def run() -> S:
+        stage = kind(**settings)
         await script(stage)
         stage.task.cancel()
         with suppress(asyncio.CancelledError):

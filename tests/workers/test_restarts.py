@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.workers.crew import STEP
 from tests.workers.stage import KAPPA, Stage, allocation, now
-from tests.workers.troupe import STEP, Troupe
+from tests.workers.stage import play as on_stage
+from tests.workers.troupe import Troupe
 from workers import desk, losses
 from workers.chronicle import Chronicle
 from workers.restarts import Restarts
@@ -54,17 +55,7 @@ class RestartStage(Stage):
         )
 
 
-def play(script: Callable[[RestartStage], Awaitable[None]], **settings: Any) -> RestartStage:
-    async def run() -> RestartStage:
-        stage = RestartStage(**settings)
-        await script(stage)
-        stage.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await stage.task
-        stage.check_line()
-        return stage
-
-    return asyncio.run(run())
+play = partial(on_stage, kind=RestartStage)
 
 
 def test_it_trains_to_the_end() -> None:

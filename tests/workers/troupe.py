@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.workers.crew import STEP, change
 from workers.journal import Journal
 from workers.membership import Plan
 from workers.restarts import Reply, Restarts, RunFailed
 from workers.status import Failure, Phase, Status
-
-STEP = 8
-"""Samples of a step on one worker."""
 
 
 class Troupe:
@@ -81,7 +79,7 @@ class Troupe:
         journal, reply = Journal(), Reply(heard=0, seen=0, leave_at=None)
         self.groups.append(plan)
         self.samples = self.checkpoint
-        journal.record("entered", **_change(plan, self.samples, world))
+        journal.record("entered", restored=True, **change(plan, self.samples, world, world))
         while True:
             await asyncio.sleep(0.002)
             kind, what = self._fate
@@ -124,23 +122,3 @@ class Troupe:
             told = await self.conductor.hear(worker, status)
             reply = told if rank == 0 else reply
         return reply
-
-
-def _change(plan: Plan, samples: int, world: int) -> dict[str, Any]:
-    return {
-        "generation": plan.generation,
-        "cause": plan.cause,
-        "reason": plan.reason,
-        "decide_s": plan.decide_s,
-        "pause_s": 0.1,
-        "samples": samples,
-        "restored": True,
-        "workers": (world, world),
-        "kappa": (float(world), float(world)),
-        "batch": (STEP * world, STEP * world),
-        "before": {"lr": 0.1},
-        "after": {"lr": 0.1},
-        "state_factors": {},
-        "warnings": [],
-        "horizon": {"epoch_size": 100, "total_samples": 500, "bn_momentum": None},
-    }

@@ -6,7 +6,7 @@ import copy
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -37,10 +37,7 @@ class Loop:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - RHO)
-            for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
-                average.copy_(buffer)
+        follow(self.ema, self.model, 1 - RHO)
 
     def next_indices(self) -> Tensor:
         """This rank's slice of the next global batch, in the order of each epoch's permutation."""
@@ -57,3 +54,11 @@ class Loop:
             self.orders = {key: order for key, order in self.orders.items() if key >= epoch - 1}
             self.orders[epoch] = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(epoch))
         return self.orders[epoch]
+
+
+@torch.no_grad()
+def follow(shadow: nn.Module, model: nn.Module, share: float) -> None:
+    """Move an EMA by a share of the way to the weights; buffers are copied."""
+    torch._foreach_lerp_(list(shadow.parameters()), list(model.parameters()), share)
+    for average, buffer in zip(shadow.buffers(), model.buffers(), strict=True):
+        average.copy_(buffer)
