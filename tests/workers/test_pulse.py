@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,9 +107,12 @@ def test_one_that_comes_to_a_meeting_waits_for_others() -> None:
     mesh.leave()
 
 
-def test_every_forward_of_a_model_is_progress() -> None:
+def test_every_forward_of_a_model_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.s, s=0.0)
+    monkeypatch.setattr(module, "time", clock)
     pulse, model = Pulse(), nn.Linear(1, 1)
     pulse.does(Activity.EVALUATE)
+    clock.s = 5.0
     with pulse.of(model):
         before = pulse.look(None).still_s
         model(torch.ones(1, 1))
