@@ -88,7 +88,7 @@ def main(
 def _cases() -> dict[str, Case]:
     hidden, depth = MODELS["26 M"]
     large: dict[str, Any] = {"model": "mlp 26 M", "config": {"hidden": hidden, "depth": depth}, "batch": 64}
-    small: dict[str, Any] = {"model": "cnn", "config": {"model": "cnn", "hidden": 64, "depth": 4}, "batch": 256}
+    small: dict[str, Any] = {"model": "cnn", "config": {"model": "cnn", "hidden": 64, "depth": 4}, "batch": 512}
     cases = {
         f"{about['model']}, world {world}": Case(world=world, **about) for about in (large, small) for world in (1, 2)
     }
