@@ -75,7 +75,8 @@ class Controller:
         return isinstance(self._conductor, Conductor) and self._conductor.is_stranded(self._node)
 
     def _engine(self, launch: Launch, spool: Spool, chronicle: Chronicle) -> Conductor | Restarts:
-        return Conductor(launch, _RayCrew(launch), spool, chronicle, meet=_Meeting().place, now=_now)
+        meeting = _Meeting()
+        return Conductor(launch, _RayCrew(launch, meeting), spool, chronicle, meet=meeting.place, now=_now)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -115,16 +116,20 @@ CONTROLLERS: dict[str, type[Controller]] = {"in_place": Controller, "ray_train":
 class _RayCrew:
     """The job's workers as Ray actors."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, meeting: _Meeting) -> None:
         self._launch = launch
+        self._meeting = meeting
         self._ranks: dict[str, Any] = {}
 
     async def adopt(self) -> dict[str, bool]:
         self._ranks = await asyncio.to_thread(find_ranks, self._launch.job)
+        if self._ranks:
+            self._meeting.prepare()
         return await asyncio.to_thread(lambda: {worker: is_alive(rank) for worker, rank in self._ranks.items()})
 
     async def start(self, worker: str) -> None:
         self._ranks[worker] = await asyncio.to_thread(start_rank, self._launch, worker)
+        self._meeting.prepare()
 
     async def poll(self, worker: str, *, version: int, heard: int, seen: int, wait_s: float) -> Status:
         status: Status = await self._call(worker, "poll", version, heard, seen, wait_s)
@@ -157,14 +162,19 @@ class _Meeting:
     def __init__(self) -> None:
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._store: Any = None
-        self._made = threading.Lock()
-        threading.Thread(target=self.place, name="meeting", daemon=True).start()
+        self._making = threading.Lock()
+        self._thread = threading.Thread(target=self.place, name="meeting", daemon=True)
+
+    def prepare(self) -> None:
+        """To be ready when the first workers are: torch takes a second, and they import it too."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def place(self) -> tuple[str, int]:
         """The store's host and port."""
-        with self._made:
+        with self._making:
             if self._store is None:
-                import torch.distributed as dist  # takes seconds, while the workers import it too
+                import torch.distributed as dist
 
                 self._store = dist.TCPStore(self._host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         return self._host, self._store.port
@@ -174,6 +184,8 @@ def start(launch_json: str) -> None:
     """Start the job's controller on this cluster, in place of one of an older incarnation and its workers."""
     launch = Launch.model_validate_json(launch_json)
     _end_predecessor(launch.job)
+    if launch.spec.engine == "in_place" and launch.before is None:
+        _start_ranks(launch)
     options = {
         "name": controller_name(launch.job),
         "namespace": NAMESPACE,
@@ -193,6 +205,13 @@ def start(launch_json: str) -> None:
                 raise
             time.sleep(0.1)
     ray.get(controller.__ray_ready__.remote())
+
+
+def _start_ranks(launch: Launch) -> None:
+    """The first workers of a job that is new: they come up beside the controller, which will adopt them."""
+    with contextlib.suppress(ValueError):  # a name is still taken: the controller starts whom it lacks
+        for worker in range(launch.spec.elasticity.workers[0]):
+            start_rank(launch, f"w{worker}")
 
 
 def _end_predecessor(job: str) -> None:

@@ -23,6 +23,8 @@ from tests.integration.stage import staged
 
 ENGINES = ("in_place", "ray_train")
 WORKERS = 2
+REST_S = 3.0
+"""Between two jobs: the processes of the last one have ended by then."""
 
 
 class Start(NamedTuple):
@@ -54,6 +56,7 @@ def main(
 
 
 def _start(service: Service, engine: str) -> Start:
+    time.sleep(REST_S)
     submitted_at = time.time()
     job = service.submit(engine=engine, elasticity={"workers": [WORKERS, WORKERS]}, schedule={"budget": "10000 epochs"})
     job.trains_on(WORKERS)
