@@ -10,6 +10,7 @@ import ray
 from ray._private.state import actors
 
 from api_schemas.exchange import NAMESPACE, Launch
+from workers.imports import uncollected
 from workers.lease import Lease
 from workers.membership import Plan
 from workers.status import Phase, Status
@@ -28,9 +29,12 @@ class Rank:
     """One worker. The training runs in a thread of its own, so every method answers at once."""
 
     def __init__(self, launch_json: str, worker: str) -> None:
-        import torch  # not above: whoever starts workers imports this module, and should not wait a second for torch
+        # Not above: whoever starts workers imports this module, and should not wait for torch.
+        with uncollected():
+            import torch
+            import torch._dynamo  # by torch's optimizers and DDP, when they are made
 
-        from workers.member import Member
+            from workers.member import Member
 
         launch = Launch.model_validate_json(launch_json)
         torch.set_num_threads(max(1, int(launch.spec.resources.cpu)))
