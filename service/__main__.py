@@ -15,11 +15,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
+from api_schemas.errors import Unavailable
 from service.actionlog import log_to_stderr
 from service.db import Database, connect, migrate
 from service.head import HeadFailed
 from service.processes import end_with
 from service.settings import Settings
+from service.storage import Folder
 from service.supervisor import AlreadyServed, serve
 
 logger = logging.getLogger("service")
@@ -51,9 +53,12 @@ def serve_command(
     }
     settings = _settings(**{name: value for name, value in given.items() if value is not None})
     try:
+        Folder(settings.storage_url).probe()
         serve(
             settings, os.environ, lambda url: print(f"emascale is ready: {url} (API reference: {url}/docs)", flush=True)
         )
+    except Unavailable as error:
+        _fail(f"storage_url: {error}")
     except (AlreadyServed, HeadFailed, OSError) as error:
         _fail(str(error))
 

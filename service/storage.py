@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import IO, Any, NamedTuple, TypeVar
 
 import fsspec
@@ -64,6 +66,23 @@ class Folder:
     def read(self, path: str) -> bytes:
         """A whole file that `files` returned."""
         return bytes(self._try(lambda: self._fs.cat_file(f"{self._root}/{path}")))
+
+    def modified(self, file: Stored) -> datetime:
+        """When it was written last; in UTC where the storage names no zone."""
+        at: datetime = self._try(lambda: self._fs.modified(f"{self._root}/{file.path}"))
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+    def probe(self) -> None:
+        """Write a file, read it, and remove it again."""
+        self._try(self._probe)
+
+    def _probe(self) -> None:
+        if isinstance(self._fs, LocalFileSystem):  # elsewhere this might make a bucket out of a misspelt name
+            self._fs.makedirs(self._root, exist_ok=True)
+        path = f"{self._root}/.probe-{uuid.uuid4().hex}"
+        self._fs.pipe_file(path, b"probe")
+        self._fs.cat_file(path)
+        self._fs.rm_file(path)
 
     def delete(self) -> None:
         """Remove the folder and all below it; nothing there is no error."""

@@ -27,7 +27,8 @@ Tell = Callable[[str, Status], Reply | None]
 class Attendance:
     """One worker of one generation; a context in which it trains."""
 
-    def __init__(self, launch: Launch, plan: Plan, rank: int, host: str, tell: Tell) -> None:
+    def __init__(self, launch: Launch, plan: Plan, rank: int, tell: Tell, *, host: str, node: str) -> None:
+        """`host` is the address of the node that it lives on, `node` Ray's id of it."""
         self.journal = Journal()
         self.phase = Phase.WARMING
         self.trainer: Trainer | None = None
@@ -35,6 +36,7 @@ class Attendance:
         self._worker = plan.members[rank]
         self._job = launch.job
         self._host = host
+        self._node = node
         self._tell = tell
         self._worklog = Worklog.of(launch, self._worker)
         self._failure: Failure | None = None
@@ -79,6 +81,7 @@ class Attendance:
     def _status(self) -> Status:
         return Status(
             phase=self.phase,
+            node=self._node,
             generation=self._plan.generation,
             members=self._plan.members,
             samples=self.trainer.replica.samples if self.trainer else -1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -20,6 +21,7 @@ class Saved:
 
     name: str
     bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,14 @@ class CheckpointWriter:
             return job
 
     def _write(self, name: str, snapshot: Snapshot) -> Saved | Failed:
+        began = time.monotonic()
         try:
             size = checkpoint.save(self._storage, name, snapshot, self._permit)
         except Exception as error:  # whatever it is, training goes on
             return Failed(name, str(error) or type(error).__name__)
+        seconds = time.monotonic() - began
         self._prune()
-        return Saved(name, size)
+        return Saved(name, size, seconds)
 
     def _prune(self) -> None:
         if self._keep is None:

@@ -16,7 +16,7 @@ from datetime import datetime
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from api_schemas.jobs import kappa_at
 from workers.chronicle import Chronicle
-from workers.departures import sentence, urgent
+from workers.departures import left, sentence, urgent
 from workers.desk import Desk, allocation_of
 from workers.losses import WENT_WITH_NODE, Losses
 from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
@@ -66,6 +66,7 @@ class Conductor:
         self._answered = allocation_of(chronicle.answered)  # that for which the last generation was announced
         self._plan: Plan | None = None
         self._severed = 0
+        self._retired = 0  # the last generation that was told to leave a checkpoint and end
         self._losses = Losses(now)
         self._warm_since: float | None = None  # when the first of those who wait became warm
 
@@ -78,10 +79,9 @@ class Conductor:
         return self._desk.is_over(acked)
 
     def is_stranded(self, node: str) -> bool:
-        """Whether this node is to leave, and all workers live on others that are not."""
-        leaving = {each.node for each in self._desk.departures}
-        nodes = {status.node for status in self._roll.workers.values()} - {""}
-        return node in leaving and bool(nodes) and not nodes & leaving
+        """Whether this node is to leave, and no worker lives on one that is."""
+        departures = self._desk.departures
+        return node in {each.node for each in departures} and not left(departures, self._roll.workers.values())
 
     async def run(self) -> None:
         """Until the job has come to an end."""
@@ -158,8 +158,9 @@ class Conductor:
     async def _cut_off(self, workers: dict[str, Status]) -> None:
         """Free everybody who is still in a generation that is broken. One that nobody has come to holds nobody."""
         broken = max([self._losses.generation, *(status.broken for status in workers.values() if status.samples >= 0)])
-        if self._plan is not None and is_broken(self._plan, workers) and has_begun(self._plan, workers):
-            broken = max(broken, self._plan.generation)
+        plan = self._plan  # of those who retire one is gone before the other
+        if plan and plan.generation > self._retired and is_broken(plan, workers) and has_begun(plan, workers):
+            broken = max(broken, plan.generation)
         if broken > self._severed:
             self._severed = broken
             await self._roll.sever(broken)
@@ -174,19 +175,18 @@ class Conductor:
     def _left(self, members: Iterable[str]) -> set[str]:
         """The nodes that are to leave and on which one of these workers lives."""
         workers = self._roll.workers
-        nodes = {workers[member].node for member in members if member in workers}
-        return nodes & {each.node for each in self._desk.departures}
+        return left(self._desk.departures, (workers[member] for member in members if member in workers))
 
     def _move(self, allocation: Allocation) -> Move:
         departures = self._desk.departures
-        step_s = max((status.step_s for status in self._roll.workers.values()), default=0.0)
+        last_s = max((status.step_s + status.save_s for status in self._roll.workers.values()), default=0.0)
         wish = Wish(
             workers=allocation.workers,
             minimum=min(self._launch.spec.elasticity.workers[0], allocation.workers),
             kappa=allocation.kappa,
             not_before=allocation.not_before or 0,
             avoid=frozenset(each.node for each in departures),
-            urgent=urgent(departures, self._now(), step_s),
+            urgent=urgent(departures, self._now(), last_s),
         )
         return next_move(wish, self._plan, self._roll.workers, patient=self._is_patient())
 
@@ -201,10 +201,20 @@ class Conductor:
     async def _make(self, move: Move, allocation: Allocation) -> None:
         for worker in move.dismiss:
             await self._roll.dismiss(worker)
+        if move.retire:
+            await self._retire()
         if move.start and self._losses.since_s >= self._losses.backoff_s:
             await self._start(move.start)
         if move.members:
             await self._announce(move.members, allocation)
+
+    async def _retire(self) -> None:
+        """Everybody lives where they cannot stay, and nobody elsewhere: the next workers go on from a checkpoint."""
+        assert self._plan is not None, "somebody trains"
+        if self._retired < self._plan.generation:
+            self._retired = self._plan.generation
+            self._losses.add_departure(sentence(self._desk.departures, self._left(self._plan.members)))
+            await self._roll.retire()
 
     async def _start(self, count: int) -> None:
         if self._plan is not None:
@@ -250,7 +260,8 @@ class Conductor:
         if plan is None or not is_broken(plan, self._roll.workers):
             return False
         trained = self._chronicle.generation
-        return has_begun(plan, self._roll.workers) or self._losses.generation >= trained or self._severed >= trained
+        ended = max(self._losses.generation, self._severed, self._retired)
+        return has_begun(plan, self._roll.workers) or ended >= trained
 
     def _why(self, allocation: Allocation, members: tuple[str, ...], *, lost: bool) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
@@ -259,8 +270,8 @@ class Conductor:
         answered = allocation == self._answered
         decide_s = 0.0 if answered else self._desk.decide_s(allocation)
         before = self._plan.members if self._plan else ()
-        if left := self._left(before if len(members) > allocation.workers else set(before) - set(members)):
-            return "drain", sentence(self._desk.departures, left), decide_s
+        if nodes := self._left(before if len(members) > allocation.workers else set(before) - set(members)):
+            return "drain", sentence(self._desk.departures, nodes), decide_s
         if answered:
             return "joined", "Workers took the place of those that are gone.", 0.0
         return allocation.cause, allocation.reason, decide_s

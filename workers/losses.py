@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -55,6 +56,10 @@ class Losses:
         self._stuck = self._stuck + 1 if committed == self._stuck_at else 1
         self._stuck_at = committed
 
+    def add_departure(self, reason: str) -> None:
+        """Everybody leaves a checkpoint and ends, before their nodes are gone: nobody is lost."""
+        self.at, self.cause, self.reason = self._now(), "drain", reason
+
     @property
     def in_vain(self) -> bool:
         """Whether generations get stuck again and again at the same sample."""
@@ -79,6 +84,8 @@ class Losses:
 def cause_of_death(error: Exception) -> str:
     """Why Ray says that an actor died, in one sentence: its own text has a page of possible reasons."""
     text = " ".join(str(error).split())
+    if hung := re.search(r"hanging for ([\d.]+) seconds", text):
+        return f"It has not answered for {hung[1]} s."
     if "node" in text and "died" in text.partition("node")[2][:40]:
         return NODE_GONE
     if "temporarily unavailable" in text:

@@ -63,6 +63,7 @@ class Member:
                 broken=self._broken,
                 samples=self._trainer.replica.samples if self._trainer else -1,
                 step_s=self._trainer.step_s if self._trainer else 0.0,
+                save_s=self._trainer.save_s if self._trainer else 0.0,
                 doing=self._pulse.look(self._thread.ident),
                 version=version,
                 records=tuple(self._journal.records(heard)),
@@ -95,12 +96,14 @@ class Member:
     def retire(self) -> None:
         """Come to an end at the next boundary, with all other members, and leave a checkpoint of it behind.
 
-        One that is in no generation has nobody to agree with about that; it just ends.
+        Where the generation breaks before, it is the next that does so. One that is in none has nobody to agree with
+        about that; it just ends.
         """
         with self._changed:
-            self._retires = True
-            if self._trainer:
+            if self._mesh and self._trainer:
                 self._trainer.retires = True
+            else:
+                self._retires = True
             self._changed.notify_all()
 
     @property
@@ -143,6 +146,7 @@ class Member:
             self._become(Phase.TRAINING, Activity.JOIN)
             if trainer.run(mesh, self._waits):
                 phase = Phase.DONE
+            self._retires = self._retires or trainer.retired
         except MeshBroken:
             trainer.undo()
             with self._changed:
@@ -154,7 +158,6 @@ class Member:
             mesh.leave()
             with self._changed:
                 self._mesh = None
-                self._retires = self._retires or trainer.retired
         self._become(phase)
 
     def _is_superseded(self, plan: Plan) -> bool:

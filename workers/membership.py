@@ -47,6 +47,7 @@ class Move:
     members: tuple[str, ...] | None = None  # announce a generation of these
     start: int = 0  # workers
     dismiss: tuple[str, ...] = ()
+    retire: bool = False  # all who train: they leave a checkpoint and end
 
 
 def is_broken(plan: Plan, workers: Mapping[str, Status]) -> bool:
@@ -80,6 +81,8 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
         return replace(moves, members=_chosen([*core, *spare], wish, workers, farthest) if out else None)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()
+    if _is_cornered(wish, plan, workers):
+        return replace(moves, retire=True)
     entered = all(_trains_in(plan, workers[name]) for name in core)
     superseded = not entered and plan.not_before > 0 and plan.not_before != wish.not_before
     changed = superseded or wish.kappa != plan.kappa
@@ -94,6 +97,12 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
 def _trains_in(plan: Plan, status: Status) -> bool:
     """Not one that is still joining: a plan that came then would tear it out, and with it those who train already."""
     return status.phase is Phase.TRAINING and status.generation == plan.generation
+
+
+def _is_cornered(wish: Wish, plan: Plan, workers: Mapping[str, Status]) -> bool:
+    """Whether all who train live where nobody can stay, and nobody lives elsewhere who could take the state over."""
+    cornered = all(workers[name].node in wish.urgent and _trains_in(plan, workers[name]) for name in plan.members)
+    return cornered and not any(status.node and status.node not in wish.avoid for status in workers.values())
 
 
 def _idle(core: Sequence[str], wish: Wish, workers: Mapping[str, Status]) -> tuple[list[str], list[str], list[str]]:

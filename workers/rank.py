@@ -65,6 +65,10 @@ class Rank:
         """See `Member.sever`."""
         self._member.sever(generation)
 
+    def retire(self) -> None:
+        """See `Member.retire`."""
+        self._member.retire()
+
     def _end(self, why: str) -> None:
         self._worklog.add(why)
         self._worklog.store()

@@ -19,8 +19,9 @@ from typing import Protocol
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from workers.chronicle import Chronicle
+from workers.departures import left, sentence
 from workers.desk import Desk
-from workers.losses import Losses
+from workers.losses import WENT_WITH_NODE, Losses
 from workers.membership import Plan
 from workers.spool import Spool
 from workers.status import Phase, Status
@@ -69,6 +70,7 @@ class Restarts:
         self._answered: Allocation | None = None  # the allocation that a generation was made for
         self._leave_at: int | None = None  # asked of the present run
         self._lost = ""  # why the last group came to its end, where nobody asked for it
+        self._parted = ""  # why it was asked to leave, where that was for the sake of a node
         self._told = False  # that the next generation is on its way
         self._plan: Plan | None = None  # the newest generation
         self._group: dict[str, Status] = {}  # its workers
@@ -105,7 +107,7 @@ class Restarts:
             reason=reason,
             decide_s=decide_s,
         )
-        self._answered, self._lost, self._told = self._begun_for, "", False
+        self._answered, self._lost, self._parted, self._told = self._begun_for, "", "", False
         self._group = {worker: Status(phase=Phase.WARMING) for worker in self._plan.members}
         return self._plan
 
@@ -127,7 +129,7 @@ class Restarts:
             told = f"Worker {self._plan.members[rank]} was lost: {reason}"
             self._chronicle.say("rank_lost", rank=rank, reason=told)
             self._lost = self._lost or told
-        self._count_loss()
+        self._count_loss(with_node=all(reason in WENT_WITH_NODE for reason in reasons.values()))
         self._news.set()
 
     # -- rounds --------------------------------------------------------------------------------------------------------
@@ -163,10 +165,10 @@ class Restarts:
             await self._desk.finish("succeeded", "finished", "The budget is used up.")
         self._group = {}
 
-    def _count_loss(self) -> None:
+    def _count_loss(self, *, with_node: bool = False) -> None:
         status = max(self._group.values(), key=lambda status: status.samples, default=Status(phase=Phase.WARMING))
         named, committed = self._chronicle.named, self._chronicle.committed
-        self._losses.add(named - 1, self._lost, status, named=named, committed=committed)
+        self._losses.add(named - 1, self._lost, status, named=named, committed=committed, with_node=with_node)
         self._group = {}
 
     def _steer(self, allocation: Allocation) -> None:
@@ -177,6 +179,9 @@ class Restarts:
                 self._run = asyncio.create_task(self._runs.train(fewest, allocation.workers))
                 self._run.add_done_callback(lambda _: self._news.set())
                 self._begun_for, self._leave_at = allocation, None
+        elif nodes := left(self._desk.departures, self._group.values()):
+            self._parted = sentence(self._desk.departures, nodes)
+            self._ask_to_leave(allocation.model_copy(update={"not_before": None}))
         elif not self._fits(allocation):
             self._ask_to_leave(allocation)
         else:
@@ -190,13 +195,16 @@ class Restarts:
         if self._leave_at is None and self._plan is not None and not allocation.not_before:
             self._told = True
             sizes = (len(self._plan.members), allocation.workers)
-            self._chronicle.say("resizing", workers=sizes, cause=allocation.cause, reason=allocation.reason)
+            cause, reason, _ = self._why(allocation)
+            self._chronicle.say("resizing", workers=sizes, cause=cause, reason=reason)
         self._leave_at = allocation.not_before or 0
 
     def _why(self, allocation: Allocation) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
         if self._lost:
             return "rank_lost", self._lost, self._losses.since_s
+        if self._parted:
+            return "drain", self._parted, 0.0
         if allocation == self._answered:
             return "joined", "Another number of workers found room.", 0.0
         return allocation.cause, allocation.reason, self._desk.decide_s(allocation)

@@ -45,6 +45,9 @@ class Crew(Protocol):
     async def sever(self, worker: str, generation: int) -> None:
         """As `Member.sever`."""
 
+    async def retire(self, worker: str) -> None:
+        """As `Member.retire`."""
+
     async def kill(self, worker: str) -> None:
         """End the worker, whatever it does; one that is gone is no error."""
 
@@ -111,6 +114,10 @@ class Roll:
     async def sever(self, generation: int) -> None:
         """Free everybody from a generation that is broken."""
         await self._tell([self._crew.sever(worker, generation) for worker in self._warm()])
+
+    async def retire(self) -> None:
+        """Have all come to an end, with a checkpoint."""
+        await self._tell([self._crew.retire(worker) for worker in self._warm()])
 
     def _warm(self) -> list[str]:
         return [worker for worker, status in self.workers.items() if status.phase is not Phase.WARMING]

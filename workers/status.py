@@ -66,6 +66,7 @@ class Status:
     broken: int = 0  # the highest generation that ended for it by a failure, or was declared broken to it
     samples: int = -1  # committed; -1: it has no state
     step_s: float = 0.0  # how long its last step took; 0: none yet
+    save_s: float = 0.0  # how long its last checkpoint took until it was durable; 0: none yet
     doing: Doing = field(default_factory=Doing)
     version: int = 0  # of the journal
     records: tuple[Record, ...] = ()

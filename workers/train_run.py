@@ -111,7 +111,8 @@ def train(config: Mapping[str, str]) -> None:
     controller = _controller(launch.job)  # valid for all its lives
     plan = _enter(controller, group)
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    with Attendance(launch, plan, group.rank, host, partial(_tell, controller)) as attendance:
+    node = ray.get_runtime_context().get_node_id()
+    with Attendance(launch, plan, group.rank, partial(_tell, controller), host=host, node=node) as attendance:
         archive = _ReportedArchive.of(launch, attendance.journal)
         trainer = Trainer.of(launch, attendance.journal, archive)
         attendance.trainer = trainer

@@ -91,6 +91,11 @@ class Trainer:
         return cls(spec, kind(kind.Config.model_validate(spec.recipe.config), spec.seed), journal, archive, pulse)
 
     @property
+    def save_s(self) -> float:
+        """How long the last checkpoint took until it was durable; 0: none yet."""
+        return self._archive.save_s
+
+    @property
     def done(self) -> bool:
         """The budget is used up."""
         return self.replica.samples >= self.replica.horizon.total_samples

@@ -13,6 +13,7 @@ from api_schemas.views import Phase
 from service.head import HEAD_IP
 from service.processes import Process, wait_until
 from tests.integration.stage import PATIENCE_S, Job, Stage, staged
+from workers.departures import HASTE_S
 
 SECOND, THIRD = "127.0.0.2", "127.0.0.3"
 
@@ -100,6 +101,24 @@ def test_without_room_elsewhere_the_job_shrinks_off_a_node_that_drains_and_its_c
     assert judged(job)[0] == ("drain", (3, 2))
     assert not job.said("rank_lost")
     assert {event.incarnation for event in job.events()} == {0, 1}
+
+
+def test_with_no_room_anywhere_the_state_goes_into_a_checkpoint_before_the_node_is_gone(stage: Stage) -> None:
+    cut_off(stage, THIRD)
+    stage.has_nodes(HEAD_IP, SECOND)
+    jobs = [elastic(stage, most=1, checkpoint={"every": "1000000 epochs"}) for _ in range(2)]
+    for job in jobs:
+        job.trains_on(1)
+        job.progresses()
+    leaves, stays = sorted(jobs, key=lambda job: stage.node_of(job.ranks()["w0"]), reverse=True)
+    stage.drain(SECOND, seconds=round(HASTE_S) + 5)
+    leaves.until(lambda _: bool(leaves.said("checkpoint_saved")))
+    stage.has_nodes(HEAD_IP)
+    comes_back(stage, SECOND)
+    leaves.until(lambda _: bool(leaves.rows()))
+    assert judged(leaves) == [("drain", (1, 1))]
+    assert not leaves.said("rank_lost")
+    assert judged(stays) == []
 
 
 @pytest.mark.parametrize("how", DEATHS)

@@ -26,10 +26,10 @@ NAMES = ("supervisor", "api", "reconciler")
 class Serving:
     """A `serve` and what it says."""
 
-    def __init__(self, data_folder: Path) -> None:
+    def __init__(self, data_folder: Path, *options: str) -> None:
         self.data_folder = data_folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port=0", "--slots=1", f"--data={data_folder}"],
+            [sys.executable, "-m", "service", "serve", "--port=0", "--slots=1", f"--data={data_folder}", *options],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,8 +81,8 @@ class Serving:
 
 
 @contextmanager
-def serving(data_folder: Path) -> Iterator[Serving]:
-    service = Serving(data_folder)
+def serving(data_folder: Path, *options: str) -> Iterator[Serving]:
+    service = Serving(data_folder, *options)
     try:
         yield service
     finally:
@@ -135,6 +135,16 @@ def test_a_second_one_on_the_same_folder_is_refused(data_folder: Path) -> None:
             assert second.end(signal.SIGTERM) == 1
             assert f"Another `serve` (process {first.process.pid})" in "".join(second.complained)
         assert connected(first.ready())
+
+
+def test_a_storage_that_cannot_be_written_is_refused(data_folder: Path) -> None:
+    (data_folder / "file").touch()
+    with serving(data_folder, f"--storage={data_folder}/file/jobs") as service:
+        assert service.process.wait(PATIENCE_S) == 1
+        assert service.end(signal.SIGTERM) == 1
+    (complaint,) = service.complained
+    assert complaint.startswith(f"storage_url: The storage at {data_folder}/file/jobs does not answer")
+    assert not list(data_folder.glob("run/*.pid"))
 
 
 def test_after_a_crash_the_next_one_finds_the_cluster_again(data_folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -73,6 +75,32 @@ def test_what_was_never_announced_is_not_listed(world: World, path: str) -> None
     controller = world.run()
     save(world, controller, 640)
     world.store(controller.job, f"checkpoints/{path}")
+    assert [row["samples"] for row in listed(world, controller.job)] == [640]
+
+
+def test_one_whose_writer_died_before_it_was_announced_is_listed_as_its_manifest_has_it(world: World) -> None:
+    controller = world.run()
+    save(world, controller, 1280)
+    name = "000000000000640"
+    manifest = {"meta": {"samples": 640}, "files": {"model": {"bytes": 1000}, "ema": {"bytes": 500}}}
+    content = json.dumps(manifest).encode()
+    for file in ("manifest.json", "model.safetensors"):
+        world.store(controller.job, f"checkpoints/{name}/{file}", content)
+    before, found = listed(world, controller.job)[0], listed(world, controller.job)
+    assert [row["samples"] for row in found] == [640, 1280]
+    assert (before["name"], before["bytes"], before["files"]) == (
+        name,
+        1500 + len(content),
+        ["manifest.json", "model.safetensors"],
+    )
+    assert abs(datetime.fromisoformat(before["saved_at"]) - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"meta": {}}', b'{"meta": {"samples": 1}, "files": {"m": {}}}'])
+def test_a_manifest_that_cannot_be_read_hides_no_other_checkpoint(world: World, content: bytes) -> None:
+    controller = world.run()
+    save(world, controller, 640)
+    world.store(controller.job, "checkpoints/000000000001280/manifest.json", content)
     assert [row["samples"] for row in listed(world, controller.job)] == [640]
 
 

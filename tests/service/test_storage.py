@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -98,6 +99,24 @@ def test_another_folder_of_the_same_beginning_is_left_alone(place: tuple[str, St
 def test_an_unknown_kind_of_storage_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="nowhere://bucket"):
         Folder("nowhere://bucket/j1")
+
+
+def test_a_probe_leaves_nothing_behind(place: tuple[str, Store], tmp_path: Path) -> None:
+    for url in (place[0], str(tmp_path / "data" / "jobs")):
+        Folder(url).probe()
+        assert Folder(url).files("") == []
+    assert list((tmp_path / "data" / "jobs").iterdir()) == []
+
+
+def test_a_probe_tells_what_is_wrong(bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="file/jobs does not answer: .*Not a directory"):
+        Folder(str(tmp_path / "file" / "jobs")).probe()
+    with pytest.raises(Unavailable, match="s3://misspelt/jobs does not answer: .*bucket does not exist"):
+        Folder("s3://misspelt/jobs").probe()
+    bucket.deny("s3:PutObject")
+    with pytest.raises(Unavailable, match="jobs does not answer"):
+        Folder(bucket.url).probe()
 
 
 def test_what_marks_a_folder_is_no_file(bucket: Bucket) -> None:

@@ -119,6 +119,9 @@ class Company:
     async def sever(self, worker: str, generation: int) -> None:
         await self._player(worker).call("sever", {"generation": generation})
 
+    async def retire(self, worker: str) -> None:
+        await self._player(worker).call("retire", {})
+
     async def kill(self, worker: str) -> None:
         player = self._players.pop(worker, None)
         if player is not None:

@@ -147,6 +147,13 @@ class Ensemble:
         actor.nudge()
         self._play()
 
+    async def retire(self, worker: str) -> None:
+        actor = await self._answering(worker)
+        group = next((group for group in self._groups(Phase.TRAINING) if actor in group), [actor])
+        self.checkpoint = max(self.checkpoint, group[0].samples)
+        for member in group:
+            member.become(Phase.LEFT)
+
     async def kill(self, worker: str) -> None:
         await asyncio.sleep(0)  # as it takes a moment in the real world
         if worker in self.actors:

@@ -48,7 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def attend(folder: Path, controller: Controller) -> Attendance:
     launch = Launch(job="j", incarnation=1, spec=spec((1, 2)), storage=str(folder))
-    return Attendance(launch, PLAN, 1, "127.0.0.1", controller.hear)
+    return Attendance(launch, PLAN, 1, controller.hear, host="127.0.0.1", node="here")
 
 
 @pytest.mark.parametrize("slow", [0, 5])

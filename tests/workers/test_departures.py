@@ -9,7 +9,7 @@ import pytest
 from api_schemas.exchange import Departure
 from tests.workers.stage import Stage, allocation, now, play
 from workers import desk, roll
-from workers.departures import HASTE_S, HASTE_STEPS, sentence, urgent
+from workers.departures import HASTE_S, HASTE_TIMES, sentence, urgent
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -33,11 +33,11 @@ def leave(stage: Stage, in_s: float | None = 3600) -> None:
 # -- when and why ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step_s", [0.0, 1.0, HASTE_S])
-def test_it_becomes_urgent_in_time_for_some_steps(step_s: float) -> None:
-    haste = max(HASTE_S, HASTE_STEPS * step_s)
+@pytest.mark.parametrize("last_s", [0.0, 1.0, HASTE_S])
+def test_it_becomes_urgent_in_time_for_some_steps(last_s: float) -> None:
+    haste = max(HASTE_S, HASTE_TIMES * last_s)
     due, not_yet, open_end = departure("a", haste - 1), departure("b", haste + 1), departure("c")
-    assert urgent([due, not_yet, open_end], NOON, step_s) == {"a"}
+    assert urgent([due, not_yet, open_end], NOON, last_s) == {"a"}
 
 
 def test_a_deadline_that_has_passed_is_urgent() -> None:
@@ -120,6 +120,33 @@ def test_without_room_elsewhere_the_job_shrinks_off_the_node() -> None:
     stage = play(script)
     assert stage.crew.plans[-1].members == ("w2",)
     assert (stage.told("resized")[-1]["cause"], stage.told("resized")[-1]["workers"]) == ("drain", (3, 1))
+
+
+def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(2)
+        stage.crew.cold = True
+        leave(stage, in_s=HASTE_S + 1)
+        await stage.until(lambda: "w3" in stage.crew.actors)
+        stage.crew.queued = {"w2", "w3"}  # nowhere is room for them
+        for worker in stage.crew.queued:
+            stage.crew.actors[worker].node = ""
+        assert stage.crew.trains == ("w0", "w1")
+        stage.departures = [departure(in_s=HASTE_S - 1, at=now())]
+        await stage.until(lambda: not {"w0", "w1"} & stage.crew.actors.keys())
+        left_at = stage.crew.checkpoint
+        assert left_at > 0
+        stage.crew.queued = set()
+        stage.crew.warm("w2", "w3")
+        await stage.until(lambda: stage.crew.trains == ("w2", "w3"))
+        await stage.until(lambda: len(stage.told("resized")) == 2)
+        assert stage.told("resized")[-1]["samples"] == left_at
+
+    stage = play(script)
+    assert [stage.told("resized")[-1][name] for name in ("cause", "samples_lost")] == ["drain", 0]
+    assert "10.0.0.1 may be gone by" in stage.told("resized")[-1]["reason"]
+    assert not stage.told("rank_lost")
+    assert not stage.told("rollback")
 
 
 def test_it_does_not_wait_for_the_sample_of_a_resize() -> None:

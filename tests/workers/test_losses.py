@@ -100,6 +100,7 @@ def test_the_last_one_is_remembered() -> None:
         ("The actor died because its node has died. Node Id: 12ab", "Its node is gone."),
         ("The actor is temporarily unavailable: RpcError", "cannot be reached"),
         ("Worker unexpectedly exits with a connection error code 2. End of file.", "killed, or it crashed"),
+        ("A worker health check has been hanging for 10.02 seconds. Worker info: ...", "not answered for 10.02 s."),
         ("Something else.", "Something else."),
     ],
 )

@@ -244,9 +244,15 @@ def test_the_last_one_hands_its_state_over_before_it_goes() -> None:
     assert move(leaving(1), plan("w0", "w1", generation=2), both) == Move(members=("w1",))
 
 
-def test_with_nobody_in_its_place_the_last_one_trains_to_the_end() -> None:
-    alone = {"w0": training(node=HERE)}
-    assert move(leaving(1, urgent=True), plan("w0"), alone) == Move(start=1)
+def test_with_nobody_elsewhere_all_leave_a_checkpoint_once_it_is_urgent() -> None:
+    alone = {"w0": training(node=HERE), "w1": training(node=HERE), "w2": warming()}
+    assert move(leaving(2), plan("w0", "w1"), alone) == Move(start=1)
+    assert move(leaving(2, urgent=True), plan("w0", "w1"), alone) == Move(start=1, retire=True)
+
+
+def test_one_that_warms_up_elsewhere_is_waited_for_and_the_last_one_trains_to_the_end() -> None:
+    for other in (warming(THERE), training(node=THERE)):
+        assert not move(leaving(2, urgent=True), plan("w0", "w1"), {"w0": training(node=HERE), "w1": other}).retire
 
 
 def test_after_a_loss_whoever_got_farthest_is_there_even_where_it_is_to_leave() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 
+from api_schemas.exchange import Departure
 from tests.workers.crew import STEP
 from tests.workers.stage import KAPPA, Stage, allocation, now
 from tests.workers.stage import play as on_stage
@@ -156,6 +157,36 @@ def test_a_group_of_another_size_that_nobody_asked_for_is_told_as_such() -> None
     stage = play(script)
     (resized,) = stage.told("resized")
     assert (resized["cause"], len(stage.troupe.runs)) == ("joined", 1)
+
+
+def test_a_node_that_is_to_leave_is_left_with_a_checkpoint() -> None:
+    async def script(stage: RestartStage) -> None:
+        stage.allocation = allocation(2)
+        await stage.trains_on(2)
+        stage.troupe.node = "there"
+        stage.departures = [Departure(node="here", address="10.0.0.1", by=now() + timedelta(hours=1))]
+        await stage.until(lambda: len(stage.told("resized")) == 1, training=False)
+        await stage.trains_on(2)
+
+    stage = play(script)
+    assert stage.story() == ["started", "resizing", "resized"]
+    (resized,) = stage.told("resized")
+    assert (resized["cause"], resized["workers"], resized["samples_lost"]) == ("drain", (2, 2), 0)
+    assert resized["reason"].startswith("Node 10.0.0.1 may be gone by")
+
+
+def test_nodes_that_go_again_and_again_are_no_reason_to_give_up() -> None:
+    async def script(stage: RestartStage) -> None:
+        stage.allocation = allocation(2)
+        await stage.trains_on(2)
+        for number in range(losses.DEATHS + 1):
+            begun = len(stage.troupe.groups)
+            stage.troupe.die(0, reason=losses.NODE_GONE)
+            await stage.until(lambda begun=begun: len(stage.troupe.groups) > begun, training=False)  # type: ignore[misc]
+            await stage.until(lambda number=number: len(stage.told("rank_lost")) > number, training=False)  # type: ignore[misc]
+        await stage.trains_on(2)
+
+    assert not play(script).told("finished")
 
 
 def test_what_a_given_up_group_says_is_not_heard() -> None:

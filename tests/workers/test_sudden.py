@@ -91,6 +91,21 @@ def test_a_vote_that_succeeded_on_some_alone_is_nobodys_loss(
     theatre.check_replicas()
 
 
+def test_a_worker_that_shall_leave_a_checkpoint_does_so_after_a_peer_died_on_the_way(tmp_path: Path) -> None:
+    async def script(theatre: Theatre) -> None:
+        theatre.allocation = allocation(2)
+        await theatre.trains("w0", "w1")
+        theatre.crew.strike("w1")
+        await theatre.crew.retire("w0")
+        await theatre.until(lambda: theatre.told("checkpoint_saved"))
+        await theatre.until(lambda: "w0" not in theatre.crew.living)
+        await theatre.until(lambda: len(theatre.told("resized")) > 1)
+
+    theatre = perform(script, tmp_path)
+    assert theatre.told("rollback") == []
+    assert theatre.told("resized")[-1]["samples_lost"] == 0
+
+
 # A second fault while the first is being cured
 
 

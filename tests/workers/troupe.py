@@ -26,6 +26,8 @@ class Troupe:
         self.deaf = False  # nobody tells how it is
         self.killed = 0  # runs that the conductor ended
         self.samples = -1
+        self.node = "here"  # where groups live that begin from now on
+        self._home = self.node
         self._fate: tuple[str, Any] = ("", None)
         self._task: asyncio.Task[None] | None = None
 
@@ -78,6 +80,7 @@ class Troupe:
         plan = await self.conductor.enter(world)
         journal, reply = Journal(), Reply(heard=0, seen=0, leave_at=None)
         self.groups.append(plan)
+        self._home = self.node
         self.samples = self.checkpoint
         journal.record("entered", restored=True, **change(plan, self.samples, world, world))
         while True:
@@ -113,6 +116,7 @@ class Troupe:
         for rank, worker in enumerate(plan.members):
             status = Status(
                 phase=phase,
+                node=self._home,
                 generation=plan.generation,
                 members=plan.members,
                 samples=self.samples,
