@@ -285,6 +285,7 @@ class Trainer:
             samples=replica.samples,
             epoch=replica.samples / self.order.size,
             kappa=replica.size.kappa,
+            base_steps=replica.size.kappa / replica.size.forwards(replica.spec),
         )
         replica.model.train(training)
         with self.device.autocast():

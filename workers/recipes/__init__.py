@@ -31,6 +31,7 @@ class StepContext:
     samples: int  # seen before this step
     epoch: float  # samples over the size of the data set
     kappa: float  # batch over base batch
+    base_steps: float = 1.0  # that this one forward pass stands for: an average that a recipe keeps has m ** base_steps
 
 
 class Recipe(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,8 @@ class Torchrun:
         self._random = random.Random(0)
         self._changed_at = 0.0  # by the last event
         self._agents: list[subprocess.Popen[bytes]] = []
+        self._start()
+        assert wait_until(self._is_met, PATIENCE_S), "the first agent, which never leaves, holds the store of all"
         while len(self._agents) < 3:
             self._start()
 
@@ -94,6 +97,10 @@ class Torchrun:
         environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
         with (self._folder / "log").open("ab") as log:
             self._agents.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+
+    def _is_met(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def _asked(self, workers: int) -> Change:
         first = self._until(lambda run: run.world == workers and run.began > self._changed_at)
