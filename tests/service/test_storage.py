@@ -110,9 +110,9 @@ def test_a_probe_leaves_nothing_behind(place: tuple[str, Store], tmp_path: Path)
 
 def test_a_probe_tells_what_is_wrong(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Unavailable, match="file/jobs does not answer: .*Not a directory"):
+    with pytest.raises(Unavailable, match=r"file/jobs does not answer: .*Not a directory"):
         Folder(str(tmp_path / "file" / "jobs")).probe()
-    with pytest.raises(Unavailable, match="s3://misspelt/jobs does not answer: .*bucket does not exist"):
+    with pytest.raises(Unavailable, match=r"s3://misspelt/jobs does not answer: .*bucket does not exist"):
         Folder("s3://misspelt/jobs").probe()
     bucket.deny("s3:PutObject")
     with pytest.raises(Unavailable, match="jobs does not answer"):
