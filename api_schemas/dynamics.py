@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api_schemas import scaling
 from api_schemas.errors import ScalingError
-from api_schemas.jobs import JobSpec, global_batch
+from api_schemas.jobs import JobSpec, ScaledPart, global_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,32 @@ class Size:
         """Micro-batches per optimizer step on the busiest worker."""
         return math.ceil(math.ceil(self.batch / self.workers) / spec.batch.per_worker)
 
+    def kappa_of(self, spec: JobSpec, part: ScaledPart) -> float:
+        """The kappa that this part follows: 1 where the job keeps it as it was tuned."""
+        return 1.0 if part in spec.scaling.keep else self.kappa
+
+    def batchnorm_steps(self, spec: JobSpec) -> tuple[float, int]:
+        """kappa and the forward passes of a step, as BatchNorm's momentum follows them."""
+        return (1.0, 1) if "batchnorm" in spec.scaling.keep else (self.kappa, self.forwards(spec))
+
+    def base_steps(self, spec: JobSpec) -> float:
+        """How many base steps one forward pass stands for, in the averages that a recipe keeps."""
+        return 1.0 if "ema" in spec.scaling.keep else self.kappa / self.forwards(spec)
+
 
 def optimizer_values(spec: JobSpec, size: Size) -> scaling.Derived:
     """The optimizer's hyperparameters at this size; lr is the peak of the schedule. Raises ScalingError."""
+    derived, base = _derived(spec, size, size.kappa), _derived(spec, size, 1.0).values
+    kept = {"lr"} & base.keys() if "lr" in spec.scaling.keep else set()
+    kept |= base.keys() - {"lr"} if "optimizer" in spec.scaling.keep else set()
+    return replace(derived, values={**derived.values, **{name: base[name] for name in kept}})
+
+
+def _derived(spec: JobSpec, size: Size, kappa: float) -> scaling.Derived:
     return scaling.derive(
         spec.optimizer.name,
         spec.optimizer.base(),
-        size.kappa,
+        kappa,
         f=size.noise_fraction,
         rule=spec.scaling.rule,
         second_moment=_mode(spec),
@@ -91,7 +110,8 @@ def _covers(spec: JobSpec, workers: int) -> bool:
 def is_centered(spec: JobSpec) -> bool:
     """Whether part of the optimizer's state has no scalar factor (`scaling.centered_square_avg` converts it)."""
     row = scaling.RULES[spec.optimizer.name]
-    return spec.scaling.rule == scaling.MATCHED and not row.has_factors(spec.optimizer.base())
+    converts = spec.scaling.rule == scaling.MATCHED and "state" not in spec.scaling.keep
+    return converts and not row.has_factors(spec.optimizer.base())
 
 
 def state_factors(spec: JobSpec, before: Size, after: Size) -> dict[str, float]:
@@ -111,6 +131,8 @@ def state_factors(spec: JobSpec, before: Size, after: Size) -> dict[str, float]:
         rule=spec.scaling.rule,
         second_moment=_mode(spec),
     )
+    if "state" in spec.scaling.keep:
+        return dict.fromkeys(factors, 1.0)
     return {name: factor for name, factor in factors.items() if not (centered and name == "square_avg")}
 
 
@@ -137,8 +159,8 @@ def base_ema_momentum(spec: JobSpec, horizon: Horizon | None, samples: int) -> f
         half_life = spec.ema.half_life.samples(epoch_size=epoch_size, base_batch=spec.batch.base)
         rho = scaling.momentum_from_half_life(half_life, spec.batch.base)
     if spec.ema.schedule == "cosine" and horizon is not None:
-        return scaling.ema_cosine(rho, samples, horizon.total_samples)
-    return rho
+        rho = scaling.ema_cosine(rho, samples, horizon.total_samples)
+    return scaling.ema_warmup(rho, samples, spec.batch.base) if spec.ema.warmup else rho
 
 
 def values_at(spec: JobSpec, size: Size, samples: int, horizon: Horizon | None) -> dict[str, Any]:
@@ -154,11 +176,12 @@ def values_at(spec: JobSpec, size: Size, samples: int, horizon: Horizon | None) 
         values["lr"] *= lr_multiplier(spec, horizon, samples)
     rho = base_ema_momentum(spec, horizon, samples)
     if rho is not None:
-        values["ema_momentum"] = scaling.ema_momentum(rho, size.kappa)
+        values["ema_momentum"] = scaling.ema_momentum(rho, size.kappa_of(spec, "ema"))
     if horizon is not None and horizon.bn_momentum is not None:
-        values["bn_momentum"] = scaling.batchnorm_momentum(horizon.bn_momentum, size.kappa, size.forwards(spec), 1)
+        values["bn_momentum"] = scaling.batchnorm_momentum(horizon.bn_momentum, *size.batchnorm_steps(spec))
     if spec.clip is not None:
-        values["clip_norm"] = scaling.clip_norm(spec.clip.norm, size.kappa, size.noise_fraction, size.measured)
+        kappa = size.kappa_of(spec, "optimizer")
+        values["clip_norm"] = scaling.clip_norm(spec.clip.norm, kappa, size.noise_fraction, size.measured)
     return values
 
 

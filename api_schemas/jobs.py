@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 from api_schemas.durations import Duration, PositiveDuration, Seconds
 from api_schemas.optimizers import OptimizerSpec
@@ -90,12 +90,18 @@ class EmaSpec(_Part):
     momentum: float | None = Field(None, ge=0, le=1, description="rho at the base batch, one update a base step.")
     half_life: PositiveDuration | None = Field(None, description="Instead of the momentum.")
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: from rho to 1 over the budget.")
+    warmup: bool = Field(False, description="At most (1 + t) / (10 + t) after t base steps, so that it starts short.")
+    order: Literal["after", "before"] = Field(
+        "after", description="Average the weights after each optimizer step, as torch does, or before it, as papers do."
+    )
     interpolate: bool = Field(False, description="Second-order correction of the update's position within a big step.")
 
     @model_validator(mode="after")
     def _one_of(self) -> EmaSpec:
         if (self.momentum is None) == (self.half_life is None):
             raise ValueError("give either momentum or half_life, one of the two")
+        if self.interpolate and self.order == "before":
+            raise ValueError("interpolate averages the weights before and after a step: leave order at 'after'")
         return self
 
 
@@ -104,6 +110,9 @@ class BatchSpec(_Part):
 
     base: int = Field(ge=1, le=10_000_000, description="B0: samples per optimizer step that the values are tuned for.")
     per_worker: int = Field(ge=1, le=10_000_000, description="The largest micro-batch that fits a worker.")
+
+
+ScaledPart = Literal["lr", "optimizer", "state", "ema", "batchnorm"]
 
 
 class ScalingSpec(_Part):
@@ -119,6 +128,23 @@ class ScalingSpec(_Part):
         "has two micro-batches a step. An optimizer that has no per_worker gets measured.",
     )
     sample_every: int = Field(1, ge=1, le=1000, description="Measure the gradient's spread every so many steps.")
+    keep: frozenset[ScaledPart] = Field(
+        frozenset(),
+        description="For comparisons: what stays as it was tuned, whatever the batch. lr: the learning rate; "
+        "optimizer: its other hyperparameters, and clipping; state: the optimizer's state at a resize; ema: the EMA's "
+        "momentum; batchnorm: BatchNorm's.",
+    )
+
+    @field_serializer("keep")
+    def _in_order(self, keep: frozenset[str]) -> list[str]:
+        return sorted(keep)
+
+
+class ProgressiveStage(_Part):
+    """The largest kappa from some point of the training on."""
+
+    after: Duration
+    kappa: float = Field(gt=0, le=1e4)
 
 
 class ElasticitySpec(_Part):
@@ -130,8 +156,14 @@ class ElasticitySpec(_Part):
     kappa: tuple[Annotated[float, Field(gt=0, le=1e4)], Annotated[float, Field(gt=0, le=1e4)]] = Field(
         (1e-3, 1e4), description="Smallest and largest batch multiplier."
     )
-    mode: Literal["scale", "hold"] = Field(
-        "scale", description="scale: the batch follows the workers; hold: the batch stays at the base."
+    mode: Literal["scale", "hold", "auto"] = Field(
+        "scale",
+        description="scale: the batch follows the workers; hold: the batch stays at the base; auto: it follows the "
+        "workers up to the measured noise scale, beyond which a larger batch hardly saves a step.",
+    )
+    margin: float = Field(1, gt=0, le=1000, description="auto: how many times the noise scale the batch may be.")
+    progressive: tuple[ProgressiveStage, ...] = Field(
+        (), max_length=100, description="Largest kappa by epoch or sample; before the first stage `kappa` alone counts."
     )
 
     @model_validator(mode="after")
@@ -140,6 +172,8 @@ class ElasticitySpec(_Part):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"the minimum of {name} ({low:g}) must not exceed the maximum ({high:g})")
+        if low_stage := next((stage for stage in self.progressive if stage.kappa < self.kappa[0]), None):
+            raise ValueError(f"kappa {low_stage.kappa:g} of a stage is below the smallest kappa ({self.kappa[0]:g})")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The optimizer part of a job spec: one model for each row of the scaling table that torch can build.
+"""The optimizer part of a job spec: one model for each row of the scaling table.
 
 The models are made from `api_schemas.scaling.RULES`, so a new row is a new optimizer of the API.
 """
@@ -51,7 +51,7 @@ def _model(name: str) -> type[_Optimizer]:
     return create_model(f"{name.capitalize()}Spec", __base__=_Optimizer, __module__=__name__, **fields)
 
 
-OPTIMIZERS: dict[str, type[_Optimizer]] = {name: _model(name) for name, row in RULES.items() if row.torch_class}
+OPTIMIZERS: dict[str, type[_Optimizer]] = {name: _model(name) for name in RULES}
 
 if TYPE_CHECKING:
     OptimizerSpec = _Optimizer  # what all members of the union share: a type checker cannot see those made at run time

@@ -1,8 +1,8 @@
 """The model EMA: a shadow of the weights that follows them with rho^kappa.
 
-Order of a step: `before_step` (it does something with `interpolate` alone), `optimizer.step()`, `update`. The shadow
-averages the weights *after* the optimizer step, as torch and timm do; with `interpolate` also those before it, which
-removes to second order what a larger step does to the average.
+Order of a step: `before_step`, `optimizer.step()`, `after_step`. The shadow averages the weights *after* the optimizer
+step, as torch and timm do; in the order "before" those before it, as the paper defines it; with `interpolate` both,
+which removes to second order what a larger step does to the average.
 
 Sources: the rule rho' = rho^kappa is Busbridge et al. 2023, arXiv 2307.13813; the interpolation is derived for this
 project. Both are computed by `api_schemas.scaling`.
@@ -11,6 +11,7 @@ project. Both are computed by `api_schemas.scaling`.
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +30,21 @@ class Ema:
     - `interpolate` costs one more copy of the parameters.
     """
 
-    def __init__(self, model: nn.Module, *, interpolate: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, *, order: Literal["after", "before"] = "after", interpolate: bool = False
+    ) -> None:
         self.module: nn.Module = copy.deepcopy(model).eval().requires_grad_(False)
         for parameter in self.module.parameters():
             parameter.data = _wide(parameter.data)
+        self.order = order
         self.interpolate = interpolate
         self._before: list[Tensor] | None = None
 
     @torch.no_grad()
-    def before_step(self, model: nn.Module) -> None:
-        """Keep the weights as they are before the optimizer step. Nothing to do without `interpolate`."""
+    def before_step(self, model: nn.Module, momentum_base: float, kappa: float) -> None:
+        """What is done with the weights before the optimizer step; arguments and errors as of `after_step`."""
+        if self.order == "before":
+            self._move(model, momentum_base, kappa)
         if not self.interpolate:
             return
         weights: list[Tensor] = list(model.parameters())
@@ -47,14 +53,20 @@ class Ema:
         torch._foreach_copy_(self._before, weights)
 
     @torch.no_grad()
-    def update(self, model: nn.Module, momentum_base: float, kappa: float) -> None:
-        """Move the shadow towards the weights after an optimizer step at batch kappa * B0.
+    def after_step(self, model: nn.Module, momentum_base: float, kappa: float) -> None:
+        """What is done with the weights after an optimizer step at batch kappa * B0.
 
         `momentum_base` is rho at the base batch, for this step: a schedule may change it every time. Raises
         ScalingError (`decay_out_of_range`, `kappa_invalid`), and RuntimeError where `before_step` was left out.
         """
         if self.interpolate and self._before is None:
             raise RuntimeError("Ema.before_step has to be called before the optimizer step when it interpolates")
+        if self.order == "after":
+            self._move(model, momentum_base, kappa)
+        self.copy_buffers(model)
+
+    def _move(self, model: nn.Module, momentum_base: float, kappa: float) -> None:
+        """The shadow towards the weights."""
         coefficients = scaling.ema_interpolation(momentum_base, kappa)
         shadow: list[Tensor] = list(self.module.parameters())
         weights = [_wide(parameter) for parameter in model.parameters()]
@@ -63,10 +75,9 @@ class Ema:
         if self._before is not None:
             # A share c_old of them belongs to the weights before the step.
             torch._foreach_add_(shadow, torch._foreach_sub(self._before, weights), alpha=coefficients.c_old)
-        self.copy_buffers(model)
 
     def copy_buffers(self, model: nn.Module) -> None:
-        """Take over the model's buffers, as `update` does."""
+        """Take over the model's buffers, as `after_step` does."""
         copy_buffers(list(model.buffers()), list(self.module.buffers()))
 
 

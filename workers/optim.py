@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from api_schemas import scaling
+from workers.optimizers import OPTIMIZERS
 
 Switch = tuple[float, float]
 """(kappa_old, kappa_new)"""
@@ -33,15 +34,14 @@ _KINDS: dict[str, type] = {"bool": bool, "int": int, "float": float}
 
 
 def build(name: str, params: Iterable[Tensor], values: Mapping[str, Any]) -> Optimizer:
-    """torch's optimizer of that row of RULES, with hyperparameters as `scaling.derive` returns them.
+    """The optimizer of that row of RULES, torch's own where it has one, with values as `scaling.derive` returns them.
 
-    Raises ValueError where torch has no such optimizer.
+    Raises ValueError for a name that is no row.
     """
     row = scaling.RULES.get(name)
-    if row is None or row.torch_class is None:
-        known = ", ".join(sorted(key for key, rule in scaling.RULES.items() if rule.torch_class))
-        raise ValueError(f"torch has no optimizer {name!r}; these can be built: {known}")
-    kind: type[Optimizer] = getattr(torch.optim, row.torch_class)
+    if row is None:
+        raise ValueError(f"there is no optimizer {name!r}; these can be built: {', '.join(sorted(scaling.RULES))}")
+    kind: type[Optimizer] = getattr(torch.optim, row.torch_class) if row.torch_class else OPTIMIZERS[name]
     # By itself torch would take a parameter at a time on a CPU, in several passes over memory: five times as long.
     options: dict[str, Any] = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
     return kind(params, **_plain(values), **options)

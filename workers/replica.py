@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from api_schemas import scaling
+from api_schemas.ceiling import REVISIONS, Ceiling, by_noise, ceiling
 from api_schemas.dynamics import (
     Horizon,
     Size,
@@ -42,9 +43,12 @@ class Replica:
         self.model = recipe.model().train().to(device.torch)
         self.batchnorms = BatchNorms(self.model)
         self.horizon = Horizon.of(spec, epoch_size=epoch_size, bn_momentum=self.batchnorms.base_momentum)
-        self.ema = Ema(self.model, interpolate=spec.ema.interpolate) if spec.ema else None
+        self.ema = Ema(self.model, order=spec.ema.order, interpolate=spec.ema.interpolate) if spec.ema else None
         self.noise = NoiseEstimate()
         self.samples = -1
+        self.ceiling = Ceiling()  # of kappa, in force
+        self._noise_ceiling = Ceiling()
+        self._limits = spec.elasticity.kappa
         self.size = Size.of(spec, spec.elasticity.workers[0])
         self.optimizer = self._new_optimizer()
         self.values: dict[str, Any] = {}  # in force since the last resize; lr is the schedule's at that sample
@@ -60,13 +64,34 @@ class Replica:
     # -- size ----------------------------------------------------------------------------------------------------------
 
     def size_at(self, workers: int, kappa_limits: tuple[float, float]) -> Size:
-        """The size that so many workers make, with the newest noise fraction, which is held until the next resize."""
-        elasticity = self.spec.elasticity.model_copy(update={"kappa": kappa_limits})
+        """The size that so many workers make, with the newest noise fraction, which is held until the next resize.
+
+        Of kappa count these limits, and the ceiling.
+        """
+        self._limits = (low, high) = kappa_limits
+        self._revise(noise=True)
+        limits = (low, max(low, min(high, self.ceiling.kappa)))
+        elasticity = self.spec.elasticity.model_copy(update={"kappa": limits})
         self.spec = self.spec.model_copy(update={"elasticity": elasticity})
         noise = None if self.spec.scaling.second_moment == "assume_noise" else self.noise.scale(self.spec.batch.base)
         if noise is None:
             return Size.of(self.spec, workers)
         return Size.of(self.spec, workers, noise_fraction=noise.noise_fraction, measured=True)
+
+    def outgrown(self, since: int) -> Size | None:
+        """The size that the ceiling of kappa allows now, where it has moved since that sample and it is another one."""
+        before, every = self.ceiling.kappa, max(1, self.horizon.total_samples // REVISIONS)
+        self._revise(noise=since // every < self.samples // every)
+        if self.ceiling.kappa == before:
+            return None
+        size = self.size_at(self.size.workers, self._limits)
+        return size if size.batch != self.size.batch else None
+
+    def _revise(self, *, noise: bool) -> None:
+        """The ceiling; with `noise` by what is measured now."""
+        if noise:
+            self._noise_ceiling = by_noise(self.spec, self.noise.scale(self.spec.batch.base), self._noise_ceiling)
+        self.ceiling = ceiling(self.spec, self.horizon, max(0, self.samples), self._noise_ceiling)
 
     def begin(self, size: Size) -> None:
         """Start from the recipe's initial weights, at this size."""
@@ -80,8 +105,8 @@ class Replica:
         factors = state_factors(self.spec, old, new)
         peak = optimizer_values(self.spec, new).values
         optim.convert(self.optimizer, factors, centered=(old.kappa, new.kappa) if is_centered(self.spec) else None)
-        self.batchnorms.rescale_counters(old.kappa, new.kappa)
-        self.batchnorms.scale(new.kappa, new.forwards(self.spec))
+        self.batchnorms.rescale_counters(old.kappa_of(self.spec, "state"), new.kappa_of(self.spec, "state"))
+        self.batchnorms.scale(*new.batchnorm_steps(self.spec))
         self.keep_buffers()
         self.size, self._peak = new, peak
         self.values = values_at(self.spec, new, self.samples, self.horizon)
@@ -106,14 +131,19 @@ class Replica:
         if self.feeds_second_moment:
             self._feed(gradients, kept)
         if self.ema:
-            self.ema.before_step(self.model)
+            self.ema.before_step(self.model, *self._ema_momentum())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        rho = base_ema_momentum(self.spec, self.horizon, self.samples)
-        if self.ema and rho is not None:
-            self.ema.update(self.model, rho, self.size.kappa)
+        if self.ema:
+            self.ema.after_step(self.model, *self._ema_momentum())
         self._buffers.take()
         self.samples = stop
+
+    def _ema_momentum(self) -> tuple[float, float]:
+        """rho at the base batch, and the kappa that it follows."""
+        rho = base_ema_momentum(self.spec, self.horizon, self.samples)
+        assert rho is not None, "the job has an EMA"
+        return rho, self.size.kappa_of(self.spec, "ema")
 
     def _square_norm(self) -> float:
         return square_sum([p.grad for p in self.model.parameters() if p.grad is not None])
@@ -159,7 +189,10 @@ class Replica:
         groups = {"model": dict(self.model.state_dict()), "optimizer": optim.state_tensors(self.optimizer)}
         if self.ema:
             groups["ema"] = dict(self.ema.module.state_dict())
-        return State(groups, {"samples": self.samples, "size": asdict(self.size), "noise": self.noise.to_dict()})
+        meta = {"samples": self.samples, "size": asdict(self.size), "noise": self.noise.to_dict()}
+        if self._noise_ceiling.cause:
+            meta["noise_ceiling"] = asdict(self._noise_ceiling)
+        return State(groups, meta)
 
     def load(self, state: State, *, adopt: bool = False) -> None:
         """Take over what `state` returned elsewhere; with `adopt` it is this replica's from now on."""
@@ -170,6 +203,7 @@ class Replica:
         self.optimizer = self._new_optimizer()
         optim.load_state_tensors(self.optimizer, state.groups["optimizer"], adopt=adopt)
         self.noise = NoiseEstimate(**state.meta["noise"])
+        self._noise_ceiling = Ceiling(**state.meta.get("noise_ceiling", {}))
         self.samples = state.meta["samples"]
         self.keep_buffers()
 

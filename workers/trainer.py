@@ -74,6 +74,7 @@ class Trainer:
         self._diverged = False  # and said so
         self._led = -1  # the sample at which this worker did what was due
         self._tally = Tally()
+        self._generation = 0
         self._change: Change | None = None  # entered, and not reported yet
         self._trained_at: Size | None = None  # the size of the last generation that trained
         self._wrapped: _Wrapped | None = None  # by the present generation
@@ -175,15 +176,26 @@ class Trainer:
         return self._trained_at or self.replica.size
 
     def _resize(self, group: Group, plan: Plan, *, restored: bool) -> None:
+        self._generation = plan.generation
+        new = self.replica.size_at(group.world, plan.kappa)
+        self._become(new, cause=plan.cause, reason=plan.reason, decide_s=plan.decide_s, restored=restored)
+
+    def _follow_ceiling(self, since: int) -> None:
+        """Let the batch grow, or shrink, where the plan or the noise has moved its ceiling: all members do at once."""
+        new = self.replica.outgrown(since)
+        if new is not None:
+            self._become(new, cause=self.replica.ceiling.cause, reason=self.replica.ceiling.reason)
+
+    def _become(self, new: Size, *, cause: str, reason: str, decide_s: float = 0.0, restored: bool = False) -> None:
+        """Convert the replica to another size; it is told with the first step there."""
         replica, old = self.replica, self._size_before()
-        new = replica.size_at(group.world, plan.kappa)
         before = values_at(replica.spec, old, replica.samples, replica.horizon)
         replica.resize(new)
         self._change = Change(
-            generation=plan.generation,
-            cause=plan.cause,
-            reason=plan.reason,
-            decide_s=plan.decide_s,
+            generation=self._generation,
+            cause=cause,
+            reason=reason,
+            decide_s=decide_s,
             samples=replica.samples,
             restored=restored,
             workers=(old.workers, new.workers),
@@ -238,6 +250,7 @@ class Trainer:
         if not math.isfinite(loss) and not self._diverged:
             self._warn_of_divergence(group, stop)
         self._note(start, stop)
+        self._follow_ceiling(start)
         return leave or self.retired
 
     def _accumulate(self, group: Group, wrapped: _Wrapped, start: int, stop: int) -> float:
@@ -285,7 +298,7 @@ class Trainer:
             samples=replica.samples,
             epoch=replica.samples / self.order.size,
             kappa=replica.size.kappa,
-            base_steps=replica.size.kappa / replica.size.forwards(replica.spec),
+            base_steps=replica.size.base_steps(replica.spec),
         )
         replica.model.train(training)
         with self.device.autocast():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api_schemas.dynamics import most_workers
+from api_schemas.dynamics import Horizon, Size, most_workers, state_factors, values_at
 from api_schemas.jobs import JobSpec
 
 
@@ -39,3 +39,62 @@ PUBLISHED = {"rule": "published"}
 )
 def test_a_job_grows_no_further_than_the_rules_reach(changes: dict[str, Any], most: int) -> None:
     assert most_workers(spec(**changes)) == most
+
+
+# -- what is kept, for comparisons -------------------------------------------------------------------------------------
+
+FOURFOLD = {"batch": {"base": 64, "per_worker": 64}, "elasticity": {"workers": [1, 4]}, "ema": {"momentum": 0.9}}
+HORIZON = Horizon(epoch_size=640, total_samples=6400, warmup_samples=0, bn_momentum=0.1)
+
+
+def at_four(**scaling: Any) -> tuple[dict[str, Any], dict[str, float]]:
+    """Values at kappa = 4, and the state's factors on the way there."""
+    made = spec(**FOURFOLD, clip={"norm": 1.0}, scaling={"second_moment": "assume_noise", **scaling})
+    base, four = Size.of(made, 1), Size.of(made, 4)
+    assert (base.kappa, four.kappa) == (1, 4)
+    return values_at(made, four, 0, HORIZON), state_factors(made, base, four)
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("lr", {"lr"}),
+        ("optimizer", {"betas", "eps"}),
+        ("ema", {"ema_momentum"}),
+        ("batchnorm", {"bn_momentum"}),
+        ("state", set()),
+    ],
+)
+def test_what_is_kept_has_its_base_value_and_nothing_else_has(part: str, names: set[str]) -> None:
+    base = values_at(spec(**FOURFOLD, clip={"norm": 1.0}), Size.of(spec(), 1), 0, HORIZON)
+    kept, factors = at_four(keep=[part])
+    scaled, all_factors = at_four()
+    assert {name for name in kept if kept[name] != scaled[name]} == names
+    assert all(kept[name] == base[name] for name in names)
+    assert factors == (dict.fromkeys(all_factors, 1.0) if part == "state" else all_factors)
+
+
+def test_with_all_kept_nothing_follows_the_batch() -> None:
+    kept, factors = at_four(keep=["lr", "optimizer", "state", "ema", "batchnorm"])
+    assert kept == values_at(spec(**FOURFOLD, clip={"norm": 1.0}), Size.of(spec(), 1), 0, HORIZON)
+    assert set(factors.values()) == {1.0}
+
+
+def test_what_is_kept_survives_json_in_a_fixed_order() -> None:
+    made = spec(scaling={"keep": ["state", "ema", "lr"]})
+    assert made.model_dump(mode="json")["scaling"]["keep"] == ["ema", "lr", "state"]
+    assert JobSpec.model_validate_json(made.model_dump_json()) == made
+
+
+# -- the EMA on its way ------------------------------------------------------------------------------------------------
+
+
+def test_an_ema_that_warms_up_is_short_at_first_and_counts_base_steps() -> None:
+    made = spec(**FOURFOLD | {"ema": {"momentum": 0.9, "warmup": True}})
+    momenta = [values_at(made, Size.of(made, 4), steps * 64, HORIZON)["ema_momentum"] for steps in (0, 8, 1000)]
+    assert momenta == pytest.approx([0.1**4, 0.5**4, 0.9**4])
+
+
+def test_an_ema_of_the_weights_before_the_step_cannot_interpolate() -> None:
+    with pytest.raises(ValueError, match="leave order at 'after'"):
+        spec(ema={"momentum": 0.9, "order": "before", "interpolate": True})

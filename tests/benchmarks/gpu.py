@@ -88,7 +88,7 @@ def _ema(model: nn.Module, device: Device, repeats: int) -> dict[str, Any]:
 
     def update(times: int) -> None:
         for _ in range(times):
-            ema.update(model, RHO, 1.0)
+            ema.after_step(model, RHO, 1.0)
 
     def clone(times: int) -> None:
         for _ in range(times):

@@ -36,28 +36,30 @@ def values(model: nn.Module) -> list[Tensor]:
 @settings(max_examples=25, deadline=None)
 @given(
     schedule=st.lists(st.tuples(st.sampled_from([0.0, 0.5, 0.9, 0.9999, 1.0]), st.floats(0.1, 64)), max_size=12),
-    interpolate=st.booleans(),
+    kind=st.sampled_from(["after", "before", "interpolate"]),
 )
-def test_follows_the_reference_loop(schedule: list[tuple[float, float]], interpolate: bool) -> None:
+def test_follows_the_reference_loop(schedule: list[tuple[float, float]], kind: str) -> None:
     generator = torch.Generator().manual_seed(1)
     model = net()
-    ema = Ema(model, interpolate=interpolate)
+    ema = Ema(model, order="before" if kind == "before" else "after", interpolate=kind == "interpolate")
     reference = values(model)
     for rho, kappa in schedule:
         before = values(model)
-        ema.before_step(model)
+        ema.before_step(model, rho, kappa)
         wander(model, generator)
-        ema.update(model, rho, kappa)
-        old, new = reference_shares(rho, kappa, interpolate)
+        ema.after_step(model, rho, kappa)
+        old, new = reference_shares(rho, kappa, kind)
         both = zip(before, values(model), strict=True)
         reference = [rho**kappa * r + old * b + new * a for r, (b, a) in zip(reference, both, strict=True)]
     for mine, wanted in zip(values(ema.module), reference, strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
 
 
-def reference_shares(rho: float, kappa: float, interpolate: bool) -> tuple[float, float]:
+def reference_shares(rho: float, kappa: float, kind: str) -> tuple[float, float]:
     total = 1 - rho**kappa
-    if not interpolate or rho == 1:
+    if kind == "before":
+        return total, 0.0
+    if kind == "after" or rho == 1:
         return 0.0, total
     new = 1 - rho * total / (kappa * (1 - rho))
     return total - new, new
@@ -72,7 +74,7 @@ def test_low_precision_parameters_are_averaged_in_fp32(dtype: torch.dtype) -> No
         model[0].weight.fill_(2.0)
     start = ema.module.get_submodule("0").weight.clone()
     for _ in range(1000):
-        ema.update(model, 0.9999, 1.0)
+        ema.after_step(model, 0.9999, 1.0)
     wanted = start + (2.0 - start) * (1 - 0.9999**1000)
     torch.testing.assert_close(ema.module.get_submodule("0").weight, wanted, rtol=1e-4, atol=1e-5)
 
@@ -86,8 +88,8 @@ def test_kappa_small_steps_equal_one_large_one_at_fixed_weights() -> None:
     small, large = Ema(model), Ema(model)
     wander(model, torch.Generator().manual_seed(0))
     for _ in range(16):
-        small.update(model, 0.99, 1.0)
-    large.update(model, 0.99, 16.0)
+        small.after_step(model, 0.99, 1.0)
+    large.after_step(model, 0.99, 16.0)
     for a, b in zip(small.module.parameters(), large.module.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -96,9 +98,9 @@ def test_interpolation_equals_base_steps_along_the_line() -> None:
     model = net(torch.float64)
     start, kappa, rho = values(model), 8, 0.95
     ema = Ema(model, interpolate=True)
-    ema.before_step(model)
+    ema.before_step(model, rho, kappa)
     wander(model, torch.Generator().manual_seed(0))
-    ema.update(model, rho, kappa)
+    ema.after_step(model, rho, kappa)
     for mine, before, after in zip(ema.module.parameters(), start, values(model), strict=True):
         reference = before
         for step in range(1, kappa + 1):
@@ -110,7 +112,7 @@ def test_all_buffers_are_copied_not_averaged() -> None:
     model = net()
     ema = Ema(model)
     model(torch.randn(32, 4))
-    ema.update(model, 0.99, 2.0)
+    ema.after_step(model, 0.99, 2.0)
     shadow = dict(ema.module.named_buffers())
     assert shadow["1.num_batches_tracked"].item() == 1
     for name, buffer in model.named_buffers():
@@ -125,7 +127,7 @@ def test_shadow_is_apart_in_eval_mode_and_without_gradients() -> None:
     assert model.training
     assert not any(p.requires_grad for p in ema.module.parameters())
     wander(model, torch.Generator().manual_seed(0))
-    ema.update(model, 1.0, 4.0)
+    ema.after_step(model, 1.0, 4.0)
     assert not torch.equal(ema.module.get_submodule("0").weight, model[0].weight)
 
 
@@ -134,14 +136,14 @@ def test_tied_weights_stay_tied() -> None:
     model[1].weight = model[0].weight
     ema = Ema(copy.deepcopy(model))
     assert ema.module.get_submodule("0").weight is ema.module.get_submodule("1").weight
-    ema.update(model, 0.5, 1.0)
+    ema.after_step(model, 0.5, 1.0)
 
 
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (lambda ema, model: ema.update(model, 1.5, 1.0), "decay_out_of_range"),
-        (lambda ema, model: ema.update(model, 0.9, math.nan), "kappa_invalid"),
+        (lambda ema, model: ema.after_step(model, 1.5, 1.0), "decay_out_of_range"),
+        (lambda ema, model: ema.after_step(model, 0.9, math.nan), "kappa_invalid"),
     ],
 )
 def test_impossible_numbers_are_refused(call: Callable[[Ema, nn.Module], None], reason: str) -> None:
@@ -155,4 +157,4 @@ def test_impossible_numbers_are_refused(call: Callable[[Ema, nn.Module], None], 
 def test_interpolation_needs_the_weights_before_the_step() -> None:
     model = net()
     with pytest.raises(RuntimeError, match="before_step"):
-        Ema(model, interpolate=True).update(model, 0.9, 2.0)
+        Ema(model, interpolate=True).after_step(model, 0.9, 2.0)
