@@ -228,7 +228,10 @@ class JobSpec(_Part):
         "take 30 times as long; warming up, joining, an evaluation (from one forward pass to the next), a checkpoint "
         "and the export 60 times, and so may the first step of all. Whoever waits for others is not given up.",
     )
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="Of everything random.")
+    data_seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Of the order of samples and their augmentation alone; null: the seed."
+    )
     labels: dict[Label, Label] = Field({}, max_length=64)
 
     @model_validator(mode="after")

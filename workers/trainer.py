@@ -65,7 +65,8 @@ class Trainer:
         self.recipe = recipe
         self.device = Device.of(spec)
         data = recipe.train_data()
-        self.order = SampleOrder(len(data), spec.seed)  # type: ignore[arg-type]
+        seed = spec.seed if spec.data_seed is None else spec.data_seed
+        self.order = SampleOrder(len(data), seed)  # type: ignore[arg-type]
         self.replica = Replica(spec, recipe, self.order.size, self.device)
         self._feed = Feed(data, recipes.augmentation(recipe), self.order, self.device)
         self._journal = journal
