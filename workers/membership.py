@@ -84,7 +84,8 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
     if _is_cornered(wish, plan, workers):
         return replace(moves, retire=True)
     entered = all(_trains_in(plan, workers[name]) for name in core)
-    superseded = not entered and plan.not_before > 0 and plan.not_before != wish.not_before
+    deferred = plan.not_before > 0 and not entered and not has_begun(plan, workers)
+    superseded = deferred and plan.not_before != wish.not_before
     changed = superseded or wish.kappa != plan.kappa
     # If a generation is due in any case, those who are warm come along.
     due = changed or any(workers[name].node in wish.urgent for name in core)

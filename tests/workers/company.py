@@ -326,6 +326,10 @@ class Theatre(Stage):
         workers = self.conductor._roll.workers
         return tuple(name for name, status in workers.items() if status.phase is Phase.TRAINING)
 
+    def awake(self) -> int:
+        """How many are warm, or train."""
+        return sum(status.phase in (Phase.READY, Phase.TRAINING) for status in self.conductor._roll.workers.values())
+
     async def trains(self, *workers: str, samples: int = 5 * BATCH) -> None:
         """Until these and nobody else do, and have done so for a while."""
         await self.until(lambda: self.training() == workers)

@@ -457,6 +457,13 @@ def test_a_deferred_plan_is_announced_once_and_replaced_when_the_wish_changes() 
     assert move(wish(2, not_before=2000), deferred, workers).members == ("w0", "w1")
 
 
+def test_a_deferred_plan_that_has_begun_for_one_is_entered_by_all_before_the_next() -> None:
+    joining = Status(phase=Phase.JOINING, generation=2)
+    for late in (joining, ready()):
+        begun = {"w0": training(2), "w1": late}
+        assert move(wish(1, not_before=2000), plan("w0", "w1", generation=2, not_before=1000), begun).members is None
+
+
 def test_what_was_deferred_can_be_had_at_once_after_all() -> None:
     workers = {"w0": training(1), "w1": ready()}
     deferred = plan("w0", "w1", generation=2, not_before=1000)
