@@ -118,11 +118,17 @@ class Stage:
 
     def kill_raylet(self, ip: str) -> None:
         """What makes it a node, and nothing else, is killed."""
-        os.kill(next(pid for pid, name in members(self.nodes()[ip].leader).items() if name == "raylet"), signal.SIGKILL)
+        node = self.nodes().get(ip)
+        raylets = [pid for pid, name in members(node.leader).items() if name == "raylet"] if node else []
+        if not raylets:
+            raise ProcessLookupError(f"there is no raylet at {ip} yet")
+        os.kill(raylets[0], signal.SIGKILL)
 
     def drain(self, ip: str, seconds: int) -> None:
-        """Give notice of a node: it may be gone after so many seconds."""
-        (node,) = (node for node in self.client.cluster().nodes if node.address == ip)
+        """Give notice of a node: it may be gone after so many seconds. ProcessLookupError: the service sees none there."""
+        node = next((node for node in self.client.cluster().nodes if node.address == ip), None)
+        if node is None:
+            raise ProcessLookupError(f"the service sees no node at {ip} yet")
         about = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--node-id={node.id}"]
         command = [Path(sys.executable).with_name("ray"), "drain-node", f"--address={self.ray.address()}", *about]
         environment = {**self._environment, **self.ray.access()}

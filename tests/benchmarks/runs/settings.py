@@ -47,8 +47,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """`scaling` of the job, by method."""
 
-_SGD = {"name": "sgd", "lr": 0.02, "momentum": 0.9}
-_ADAMW = {"name": "adamw", "lr": 1e-3}
+_SGD = {"name": "sgd", "lr": 4e-3, "momentum": 0.9}
+_ADAMW = {"name": "adamw", "lr": 5e-4}
 _CLASSIFY = {"name": "classify", "config": {"model": "mlp", "hidden": 32, "depth": 2}}
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,6 @@ from workers import checkpoint, recipes
 from workers.member import Member
 from workers.storage import Storage
 
-
 NEVER = 10**15
 """Samples."""
 
@@ -49,7 +48,9 @@ def train(spec: JobSpec, parts: Sequence[Part]) -> Trained:
 async def _train(spec: JobSpec, parts: Sequence[Part], folder: Path) -> Trained:
     theatre = Theatre(folder, spec, watched=False)
     starts = frozenset(part.start * spec.batch.base for part in parts[1:])
-    theatre.crew.prepared = {f"w{number}": partial(hold, starts) for number in range(sum(part.workers for part in parts))}
+    theatre.crew.prepared = {
+        f"w{number}": partial(hold, starts) for number in range(sum(part.workers for part in parts))
+    }
     try:
         await theatre.crew.stand_by(max(part.workers for part in parts))
         theatre.allocation = _allocation(parts[0])
@@ -73,7 +74,11 @@ async def _change(theatre: Theatre, last: Part, part: Part, samples: int) -> Non
     theatre.allocation = _allocation(part, not_before=samples)
     await theatre.until(lambda: any(event["samples"] >= samples for event in theatre.told("resized")))
     (change,) = [event for event in theatre.told("resized") if event["samples"] >= samples]
-    if (change["samples"], change["workers"], change["kappa"][1]) != (samples, (last.workers, part.workers), part.kappa):
+    if (change["samples"], change["workers"], change["kappa"][1]) != (
+        samples,
+        (last.workers, part.workers),
+        part.kappa,
+    ):
         raise TrainingFailed(f"At sample {samples} came another change: {change}")
 
 
