@@ -125,7 +125,7 @@ class Stage:
         os.kill(raylets[0], signal.SIGKILL)
 
     def drain(self, ip: str, seconds: int) -> None:
-        """Give notice of a node: it may be gone after so many seconds. ProcessLookupError: the service sees none there."""
+        """Give notice of a node: it may be gone after so many seconds. Raises ProcessLookupError where none is seen."""
         node = next((node for node in self.client.cluster().nodes if node.address == ip), None)
         if node is None:
             raise ProcessLookupError(f"the service sees no node at {ip} yet")
