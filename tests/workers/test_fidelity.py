@@ -53,7 +53,7 @@ def test_a_run_that_is_on_the_shelf_is_not_made_again_unless_it_is_another_one(t
 
     def make() -> Trained:
         made.append(1)
-        return Trained({16: torch.arange(3.0).double()}, {"accuracy": 0.5}, [{"samples": 16}])
+        return Trained({16: torch.arange(3.0).double()}, {16: {"accuracy": 0.5}}, [{"samples": 16}])
 
     spec = job("classify-sgd", "matched", seed=0, data_seed=0)
     first = Shelf(tmp_path).take("a", spec, BASE, make)

@@ -38,12 +38,13 @@ class Shelf:
             if about["key"] != _key(spec, parts):
                 return None
             path = {int(samples): stored.get_tensor(samples) for samples in stored.keys()}  # noqa: SIM118 (no dict)
-        return Trained(path, json.loads(about["scores"]), json.loads(about["resizes"]))
+        evaluations = {int(at): scores for at, scores in json.loads(about["evaluations"]).items()}
+        return Trained(path, evaluations, json.loads(about["resizes"]))
 
     def _keep(self, name: str, spec: JobSpec, parts: Sequence[Part], run: Trained) -> Trained:
         file = self._file(name)
         if file is not None:
-            about = {"key": _key(spec, parts), "scores": json.dumps(run.scores)}
+            about = {"key": _key(spec, parts), "evaluations": json.dumps(run.evaluations)}
             about["resizes"] = json.dumps(run.resizes, default=str)
             aside = file.with_suffix(".part")
             safetensors.torch.save_file({str(at): weights for at, weights in run.path.items()}, aside, metadata=about)

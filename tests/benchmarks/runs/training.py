@@ -26,13 +26,21 @@ from workers.storage import Storage
 NEVER = 10**15
 """Samples."""
 
+PATIENCE_S = 3600.0
+"""For each part of a run."""
+
 
 class Trained(NamedTuple):
     """What a training came to."""
 
     path: dict[int, Tensor]  # samples -> all EMA weights in a row
-    scores: dict[str, float]  # of the EMA, at the end
+    evaluations: dict[int, dict[str, float]]  # samples -> scores of the EMA
     resizes: list[dict[str, Any]]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """At the end."""
+        return self.evaluations[max(self.evaluations)]
 
 
 class TrainingFailed(Exception):
@@ -47,6 +55,7 @@ def train(spec: JobSpec, parts: Sequence[Part]) -> Trained:
 
 async def _train(spec: JobSpec, parts: Sequence[Part], folder: Path) -> Trained:
     theatre = Theatre(folder, spec, watched=False)
+    theatre.patience_s = PATIENCE_S
     starts = frozenset(part.start * spec.batch.base for part in parts[1:])
     theatre.crew.prepared = {
         f"w{number}": partial(hold, starts) for number in range(sum(part.workers for part in parts))
@@ -63,8 +72,8 @@ async def _train(spec: JobSpec, parts: Sequence[Part], folder: Path) -> Trained:
     (end,) = theatre.told("finished")
     if end["outcome"] != "succeeded":
         raise TrainingFailed(end["message"])
-    (scores,) = [event["ema"] for event in theatre.told("evaluated")]
-    return Trained(_path(spec, Storage(str(folder / "storage"))), scores, theatre.told("resized"))
+    evaluations = {event["samples"]: event["ema"] for event in theatre.told("evaluated")}
+    return Trained(_path(spec, Storage(str(folder / "storage"))), evaluations, theatre.told("resized"))
 
 
 async def _change(theatre: Theatre, last: Part, part: Part, samples: int) -> None:
