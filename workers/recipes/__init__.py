@@ -19,6 +19,7 @@ from api_schemas.errors import InvalidRequest, UnknownRecipe
 
 RECIPES: dict[str, str] = {
     "classify": "workers.recipes.classify:Classify",
+    "language": "workers.recipes.language:Language",
 }
 """The catalogue: name -> "module:Class"."""
 
