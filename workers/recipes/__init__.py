@@ -20,6 +20,7 @@ from api_schemas.errors import InvalidRequest, UnknownRecipe
 RECIPES: dict[str, str] = {
     "classify": "workers.recipes.classify:Classify",
     "language": "workers.recipes.language:Language",
+    "pseudo_label": "workers.recipes.pseudo_label:PseudoLabel",
 }
 """The catalogue: name -> "module:Class"."""
 
