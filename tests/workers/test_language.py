@@ -113,6 +113,7 @@ def test_evaluation_leaves_the_mode_as_it_was() -> None:
         assert model.training is training
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_loss_falls_well_below_what_single_bytes_tell() -> None:
     recipe = language(size=30_000, context=32, width=64)
     model, data = recipe.model().train(), recipe.train_data()

@@ -238,9 +238,9 @@ def trained(epochs: int, **config: Any) -> dict[str, float]:
     return recipe.evaluate(ema.module)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_unlabelled_images_help() -> None:
     supervised, taught = trained(8, weight=0), trained(8)
-    print(supervised, taught)
     assert taught["accuracy"] > supervised["accuracy"] + 0.03
 
 

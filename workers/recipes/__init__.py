@@ -21,6 +21,7 @@ RECIPES: dict[str, str] = {
     "classify": "workers.recipes.classify:Classify",
     "language": "workers.recipes.language:Language",
     "pseudo_label": "workers.recipes.pseudo_label:PseudoLabel",
+    "pseudo_label_speech": "workers.recipes.pseudo_label_speech:PseudoLabelSpeech",
 }
 """The catalogue: name -> "module:Class"."""
 
