@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+import torch
 
 from tests.buckets import Bucket, access, s3_server
 
@@ -22,3 +23,12 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in access(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     return Bucket(s3_endpoint, f"bucket-{next(_numbers)}")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For training that is many small steps: threads that wait for each other on a busy machine cost it minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

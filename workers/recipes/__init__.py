@@ -19,7 +19,10 @@ from api_schemas.errors import InvalidRequest, UnknownRecipe
 
 RECIPES: dict[str, str] = {
     "classify": "workers.recipes.classify:Classify",
+    "language": "workers.recipes.language:Language",
     "parabola": "workers.recipes.parabola:Parabola",
+    "pseudo_label": "workers.recipes.pseudo_label:PseudoLabel",
+    "pseudo_label_speech": "workers.recipes.pseudo_label_speech:PseudoLabelSpeech",
 }
 """The catalogue: name -> "module:Class"."""
 
