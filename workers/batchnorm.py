@@ -7,7 +7,8 @@ reads them; those of rank 0 alone spoil every rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,19 @@ def average_buffers(model: nn.Module, weight: float, all_reduce: AllReduce) -> N
     means = torch.split(flat, [buffer.numel() for buffer in buffers])
     for buffer, mean in zip(buffers, means, strict=True):
         buffer.copy_(mean.view_as(buffer))
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """A context in which a model in eval mode normalizes by the batch at hand; running statistics stay as they are."""
+    kept = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _BatchNorm)]
+    for module, _ in kept:
+        module.training, module.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for module, tracks in kept:
+            module.training, module.track_running_stats = False, tracks
 
 
 def copy_buffers(source: list[Tensor], target: list[Tensor]) -> None:

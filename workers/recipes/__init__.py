@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 from api_schemas.errors import InvalidRequest, UnknownRecipe
 
 RECIPES: dict[str, str] = {
+    "byol": "workers.recipes.byol:Byol",
     "classify": "workers.recipes.classify:Classify",
+    "dino": "workers.recipes.dino:Dino",
     "language": "workers.recipes.language:Language",
     "parabola": "workers.recipes.parabola:Parabola",
     "pseudo_label": "workers.recipes.pseudo_label:PseudoLabel",
@@ -36,6 +38,15 @@ class StepContext:
     epoch: float  # samples over the size of the data set
     kappa: float  # batch over base batch
     base_steps: float = 1.0  # that this one forward pass stands for: an average that a recipe keeps has m ** base_steps
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The shadow, for recipes that learn from it. Raises ValueError where the job has none."""
+        if self.ema is None:
+            raise ValueError(
+                "This recipe learns from a teacher, the EMA: give the job one, as `ema: {momentum: 0.99}`."
+            )
+        return self.ema
 
 
 class Recipe(Protocol):

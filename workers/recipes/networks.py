@@ -102,6 +102,11 @@ def _resnet(channels: int, side: int, hidden: int, depth: int) -> tuple[nn.Modul
 # -- Vision transformer ------------------------------------------------------------------------------------------------
 
 
+def patch_side(side: int) -> int:
+    """Pixels of a vit's patch, for images of so many."""
+    return max(2, side // 7)
+
+
 class _VisionTransformer(nn.Module):
     """Patches, a learned position for each, transformer blocks with the norm first, and the mean over patches.
 
@@ -110,7 +115,7 @@ class _VisionTransformer(nn.Module):
 
     def __init__(self, channels: int, side: int, hidden: int, depth: int) -> None:
         super().__init__()
-        patch = max(2, side // 7)
+        patch = patch_side(side)
         heads = max(1, hidden // 16)
         if hidden % heads:
             raise ValueError(f"a vit of {heads} heads cannot be {hidden} wide: take a multiple of 16")

@@ -1,0 +1,129 @@
+"""Features of images learned without labels, by predicting how a teacher sees another view of the same image."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from workers.batchnorm import batch_statistics
+from workers.recipes import StepContext, images, networks, probes
+from workers.recipes.views import MIRRORED, Area, Views
+
+
+class Byol:
+    """Learn image features without labels: predict what the EMA, as teacher, makes of another view (BYOL).
+
+    Grill et al. 2020, arXiv 2006.07733. The student is an encoder, a projector and a predictor; the teacher (the
+    paper's target network) is the job's EMA of it, of which encoder and projector are used. As published, the teacher's
+    BatchNorm normalizes by the batch: with the student's running statistics features get worse. Both views go through
+    a network together, so BatchNorm sees twice as many images as the batch has, and never one alone.
+    """
+
+    class Config(BaseModel):
+        """Settings of `byol`."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        dataset: images.Name = Field("digits", description="digits: 8 by 8 pixels; fashion_mnist: 28 by 28.")
+        train_size: int | None = Field(None, ge=100, description="Train on so many images; null: on all.")
+        model: networks.Name = Field("mlp", description="Encoder: cnn and resnet have BatchNorm, mlp and vit none.")
+        hidden: int = Field(256, ge=1, le=4096, description="Encoder's width: of each layer, or of the first channels.")
+        depth: int = Field(2, ge=1, le=16, description="Layers (mlp, cnn), blocks (vit), blocks a stage (resnet).")
+        head_hidden: int = Field(256, ge=1, le=8192, description="Width of projector and predictor inside.")
+        projection: int = Field(64, ge=2, le=4096, description="Dimensions in which student and teacher are compared.")
+        area: Area = Field((0.5, 1.0), description="Least and largest crop, as shares of the image's area.")
+        turn: float = Field(15, ge=0, le=180, description="Turn each view by up to so many degrees.")
+        light: float = Field(0.4, ge=0, le=1, description="Change contrast by up to this share, brightness by half.")
+        noise: float = Field(0.05, ge=0, le=1, description="Standard deviation of noise on pixels in [0, 1].")
+        neighbours: int = Field(20, ge=1, le=1000, description="Of the kNN evaluation.")
+        probed: int = Field(2000, ge=100, le=10_000, description="Images that evaluations train on, and test on.")
+
+    def __init__(self, config: Config, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._images = images.load(config.dataset, config.train_size)
+        self._views = Views(
+            side=self._images.side,
+            area=config.area,
+            turn=config.turn,
+            light=config.light,
+            noise=config.noise,
+            mirror=config.dataset in MIRRORED,
+        )
+
+    def model(self) -> nn.Module:
+        """The student: images in, `Seen` out."""
+        made, config = self._images, self._config
+        with networks.initialized(self._seed):
+            encoder = networks.encoder(
+                config.model, channels=made.channels, side=made.side, hidden=config.hidden, depth=config.depth
+            )
+            return _Student(encoder, config.head_hidden, config.projection)
+
+    def train_data(self) -> TensorDataset:
+        """Images alone."""
+        return TensorDataset(self._images.train[0])
+
+    def augment(self, sample: tuple[Tensor], generator: torch.Generator) -> Tensor:
+        """Two views of an image, stacked."""
+        return self._views.of(sample[0], 2, generator)
+
+    def loss(self, model: nn.Module, batch: Any, step: StepContext) -> Tensor:
+        """Mean over images of 2 - 2 cos between prediction and teacher, for the first view plus for the second."""
+        views = images.like(batch, model)
+        shown, pairs = views.flatten(0, 1), (len(views), 2, -1)
+        with torch.no_grad(), batch_statistics(step.teacher):
+            taught = _unit(step.teacher(shown).projected).reshape(pairs)
+        predicted = _unit(model(shown).predicted).reshape(pairs)
+        cosines = (predicted * taught.flip(1)).sum(dim=2)
+        mean: Tensor = (2 - 2 * cosines).sum(dim=1).mean()
+        return mean
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy on test images of labels read from the encoder's features: by kNN, and by a linear classifier."""
+        config = self._config
+        return probes.scores(
+            model,
+            lambda shown: model(images.like(shown, model)).features,
+            self._images,
+            neighbours=config.neighbours,
+            limit=config.probed,
+        )
+
+
+class Seen(NamedTuple):
+    """What the student makes of n images, each of shape (n, dimensions)."""
+
+    features: Tensor
+    projected: Tensor
+    predicted: Tensor
+
+
+class _Student(nn.Module):
+    """Encoder, projector and predictor."""
+
+    def __init__(self, encoder: networks.Encoder, width: int, dimensions: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = _head(encoder.features, width, dimensions)
+        self.predictor = _head(dimensions, width, dimensions)
+
+    def forward(self, shown: Tensor) -> Seen:
+        """All three, of images of shape (n, channels, side, side)."""
+        features = self.encoder(shown)
+        projected = self.projector(features)
+        return Seen(features, projected, self.predictor(projected))
+
+
+def _head(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, outputs))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """At length 1, in fp32 at least: in bf16 a cosine near 1 says little."""
+    return functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
