@@ -28,7 +28,7 @@ def train(recipe: Any, epochs: float) -> tuple[nn.Module, list[float]]:
         loss = recipe.loss(model, batch, step(ema.module, samples=start, epoch=start / size))
         loss.backward()
         optimizer.step()
-        ema.update(model, MOMENTUM, 1.0)
+        ema.after_step(model, MOMENTUM, 1.0)
         losses.append(loss.item())
     return model, losses
 

@@ -110,7 +110,7 @@ def test_a_step_that_is_not_confirmed_leaves_the_centre_and_the_ema_takes_it_ove
     before.restore()
     assert not model.centre.any()
     recipe.loss(model, first_batch(recipe), step(ema.module))
-    ema.update(model, 0.9, 1.0)
+    ema.after_step(model, 0.9, 1.0)
     assert torch.equal(model.centre, moved)
     assert torch.equal(ema.module.get_buffer("centre"), moved)
 

@@ -234,7 +234,7 @@ def trained(epochs: int, **config: Any) -> dict[str, float]:
         shown = fetch(data, recipe.augment, *order.keys(start, start + 64), 0)
         recipe.loss(model, shown, step(ema.module, start)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema.update(model, 0.97, 1.0)
+        ema.after_step(model, 0.97, 1.0)
     return recipe.evaluate(ema.module)
 
 

@@ -274,7 +274,7 @@ def trained(recipe: PseudoLabelSpeech, epochs: int) -> dict[str, float]:
         shown = fetch(data, recipe.augment, *order.keys(start, start + 8), 0)
         recipe.loss(model, shown, context).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema.update(model, 0.9, 1.0)
+        ema.after_step(model, 0.9, 1.0)
     assert isinstance(model, Pupil)
     assert model.begun >= 0
     return recipe.evaluate(ema.module)
