@@ -52,14 +52,15 @@ _ADAMW = {"name": "adamw", "lr": 5e-4}
 _CLASSIFY = {"name": "classify", "config": {"model": "mlp", "hidden": 32, "depth": 2}}
 
 _BYOL = {"name": "byol", "config": {"hidden": 32, "depth": 1, "head_hidden": 64, "projection": 16, "probed": 1000}}
+_SLOW = {"momentum": 0.996}  # where BYOL starts, arXiv 2006.07733
 _PSEUDO_LABEL = {"name": "pseudo_label", "config": {"hidden": 32, "labelled": 10}}
 _LANGUAGE = {"name": "language", "config": {"size": 400_000, "context": 16, "width": 32, "depth": 1, "heads": 2}}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "classify-sgd": {"recipe": _CLASSIFY, "optimizer": _SGD},
     "classify-adamw": {"recipe": _CLASSIFY, "optimizer": _ADAMW},
-    "byol-sgd": {"recipe": _BYOL, "optimizer": _SGD},
-    "byol-adamw": {"recipe": _BYOL, "optimizer": _ADAMW},
+    "byol-sgd": {"recipe": _BYOL, "optimizer": _SGD, "ema": _SLOW},
+    "byol-adamw": {"recipe": _BYOL, "optimizer": _ADAMW, "ema": _SLOW},
     "pseudo_label-adamw": {"recipe": _PSEUDO_LABEL, "optimizer": _ADAMW},
     "language-adamw": {"recipe": _LANGUAGE, "optimizer": _ADAMW},
 }
