@@ -77,14 +77,15 @@ def average_buffers(model: nn.Module, weight: float, all_reduce: AllReduce) -> N
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """A context in which a model in eval mode normalizes by the batch at hand; running statistics stay as they are."""
-    kept = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _BatchNorm)]
-    for module, _ in kept:
+    modules = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [(module.training, module.track_running_stats) for module in modules]
+    for module in modules:
         module.training, module.track_running_stats = True, False
     try:
         yield
     finally:
-        for module, tracks in kept:
-            module.training, module.track_running_stats = False, tracks
+        for module, (training, tracks) in zip(modules, before, strict=True):
+            module.training, module.track_running_stats = training, tracks
 
 
 def copy_buffers(source: list[Tensor], target: list[Tensor]) -> None:

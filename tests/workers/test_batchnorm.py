@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from workers.batchnorm import BatchNorms, BufferSnapshot, average_buffers
+from workers.batchnorm import BatchNorms, BufferSnapshot, average_buffers, batch_statistics
 
 
 def net() -> Any:
@@ -102,6 +102,18 @@ def test_a_worker_without_samples_contributes_nothing_not_even_nan() -> None:
 
 def test_nothing_is_reduced_without_float_buffers() -> None:
     average_buffers(nn.Linear(2, 2), 1.0, lambda _: pytest.fail("there is nothing to reduce"))
+
+
+def test_a_model_in_eval_mode_can_normalize_by_the_batch_and_keeps_its_statistics() -> None:
+    model, images = net().eval(), torch.randn(4, 1, 8, 8)
+    expected, usual = copy.deepcopy(model).train()(images), model(images)
+    before = copy.deepcopy(model.state_dict())
+    with batch_statistics(model):
+        torch.testing.assert_close(model(images), expected)
+    assert not torch.allclose(usual, expected)
+    assert torch.equal(model(images), usual)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.track_running_stats for module in (model[1], model[3], model[4])] == [True, True, False]
 
 
 def test_snapshot_undoes_a_forward() -> None:

@@ -103,6 +103,11 @@ def test_views_differ_and_repeat_with_the_generator() -> None:
     assert not torch.equal(views, recipe.augment(sample, torch.Generator().manual_seed(4)))
 
 
+def test_training_repeats_bit_for_bit() -> None:
+    one, two = (train(small(), epochs=0.2)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     one = small().model().state_dict()

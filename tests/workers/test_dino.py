@@ -159,6 +159,11 @@ def test_a_job_without_an_ema_is_refused() -> None:
         recipe.loss(recipe.model(), first_batch(recipe), step(None))
 
 
+def test_training_repeats_bit_for_bit() -> None:
+    one, two = (train(small(), epochs=0.2)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     one = small().model().state_dict()
