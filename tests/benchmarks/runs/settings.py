@@ -59,8 +59,8 @@ _LANGUAGE = {"name": "language", "config": {"size": 400_000, "context": 16, "wid
 SETTINGS: dict[str, dict[str, Any]] = {
     "classify-sgd": {"recipe": _CLASSIFY, "optimizer": _SGD},
     "classify-adamw": {"recipe": _CLASSIFY, "optimizer": _ADAMW},
-    "byol-sgd": {"recipe": _BYOL, "optimizer": _SGD, "ema": _SLOW},
-    "byol-adamw": {"recipe": _BYOL, "optimizer": _ADAMW, "ema": _SLOW},
+    "byol-sgd": {"recipe": _BYOL, "optimizer": {**_SGD, "lr": 2e-3}, "ema": _SLOW},
+    "byol-adamw": {"recipe": _BYOL, "optimizer": {**_ADAMW, "lr": 2e-4}, "ema": _SLOW},
     "pseudo_label-adamw": {"recipe": _PSEUDO_LABEL, "optimizer": _ADAMW},
     "language-adamw": {"recipe": _LANGUAGE, "optimizer": _ADAMW},
 }
