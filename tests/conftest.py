@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-import torch
 
 from tests.buckets import Bucket, access, s3_server
 
@@ -28,6 +27,8 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For training that is many small steps: threads that wait for each other on a busy machine cost it minutes."""
+    import torch  # here: tests of the service do without it
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -31,7 +31,9 @@ class Language:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         text: Path | None = Field(
-            None, description="A file or a folder, the same on all nodes; null: Python's own modules, from its library."
+            None,
+            description="A file or a folder, the same on all nodes; null: the modules that come with Python, of which "
+            "all nodes then need the same version.",
         )
         size: int = Field(1_000_000, ge=10_000, le=1_000_000_000, description="Use at most so many bytes of the text.")
         held_out: float = Field(0.05, gt=0, lt=1, description="Share of these bytes, at their end, to evaluate on.")

@@ -39,7 +39,10 @@ class PseudoLabelSpeech:
             "word", description="word: which of the words; characters: the transcript, a to z, apostrophe and space."
         )
         labelled: int = Field(
-            40, ge=1, le=1_000_000, description="Clips that keep their label, as many of each word (word), or any."
+            40,
+            ge=1,
+            le=1_000_000,
+            description="Clips that keep their label: as many of each word, rounded up (word), or any (characters).",
         )
         seconds: float = Field(1.0, ge=0.1, le=60, description="Length of a sample; no clip may be longer.")
         bands: int = Field(32, ge=8, le=128, description="Of the mel scale.")

@@ -3,6 +3,8 @@
 A sample is a pair, one unlabelled input and one labelled one. So every batch, and every micro-batch of any worker, has
 both in the same proportion, and its loss is a mean over samples: where the batch is cut does not matter. For the same
 reason the unlabelled loss is divided by all samples, not by those that the teacher is sure of (FixMatch does so too).
+
+The start by the teacher's score is this project's own: papers start after so many steps, or at once.
 """
 
 from __future__ import annotations

@@ -96,9 +96,7 @@ def spectra(clips: Sequence[Clip], bands: int, seconds: float) -> Tensor:
             raise ValueError(f"{clip.file} has {rate} samples a second, and {clips[0].file} {log_mel.rate}.")
         length = round(seconds * rate)
         if len(samples) > length:
-            raise ValueError(
-                f"{clip.file} lasts {len(samples) / rate:.2f} s, longer than the {seconds:g} s of a sample."
-            )
+            raise ValueError(f"{clip.file} lasts {len(samples) / rate:.2f} s, more than `seconds`: {seconds:g}.")
         spectrum = log_mel(torch.nn.functional.pad(samples, (0, length - len(samples))))
         made.append((spectrum - spectrum.mean()) / spectrum.std().clamp(min=1e-3))
     return torch.stack(made)

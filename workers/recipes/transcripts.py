@@ -67,7 +67,7 @@ class Characters:
     """Transcripts. A pseudo-label is what the teacher hears; it is as sure as it is of a frame, on average.
 
     As in Likhomanenko et al. 2020, arXiv 2010.11524 (slimIPL), the teacher's likeliest path, without a language model.
-    The threshold is FixMatch's; a pseudo-label without a character counts nothing.
+    The threshold is this project's own, after FixMatch; a pseudo-label without a character counts nothing.
     """
 
     threshold: float
