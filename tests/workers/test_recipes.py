@@ -15,8 +15,6 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from api_schemas.errors import InvalidRequest, UnknownRecipe
-from api_schemas.jobs import JobSpec
-from api_schemas.specfile import read_spec
 from api_schemas.views import RecipeInfo
 from tests.workers import tones
 from tests.workers.school import teacher
@@ -24,7 +22,6 @@ from workers.data import SampleOrder, fetch
 from workers.recipes import RECIPES, StepContext, augmentation, catalogue, load
 from workers.recipes.classify import Classify
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 STEP = StepContext(ema=None, samples=0, epoch=0.0, kappa=1.0)
 
 
@@ -82,13 +79,6 @@ def test_every_recipe_of_the_catalogue_keeps_the_protocol(name: str, tmp_path: P
     assert scores.keys() & {"loss", "accuracy"}
     assert all(isinstance(value, float) for value in scores.values())
     assert model.training
-
-
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_example_is_a_job_of_a_recipe_as_it_is(file: Path) -> None:
-    with file.open() as text:
-        spec = JobSpec.model_validate(read_spec(text))
-    load(spec.recipe.name).Config.model_validate(spec.recipe.config)
 
 
 def test_catalogue_is_what_the_api_shows() -> None:
