@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from api_schemas.dynamics import Horizon
 from api_schemas.jobs import JobSpec
-from api_schemas.scaling import NoiseScale
 
 REVISIONS = 100
 """Times over a whole job that the noise may move the ceiling."""
@@ -27,6 +26,11 @@ class Ceiling:
     kappa: float = math.inf
     cause: str = ""
     reason: str = ""  # a sentence
+
+    def over(self, limits: tuple[float, float]) -> tuple[float, float]:
+        """These limits of kappa below it; the lower one holds in any case."""
+        low, high = limits
+        return low, max(low, min(high, self.kappa))
 
 
 def ceiling(spec: JobSpec, horizon: Horizon, samples: int, noise: Ceiling) -> Ceiling:
@@ -46,19 +50,19 @@ def planned(spec: JobSpec, horizon: Horizon, samples: int) -> Ceiling:
     )
 
 
-def by_noise(spec: JobSpec, noise: NoiseScale | None, held: Ceiling) -> Ceiling:
-    """What the noise allows in the mode `auto`: `margin` times B_noise / B0, or what was `held` where that is near.
+def by_noise(spec: JobSpec, noise_batch: float | None, held: Ceiling) -> Ceiling:
+    """What a B_noise allows in the mode `auto`: `margin` times B_noise / B0, or what was `held` where that is near.
 
     Unknown noise allows the base batch. Other modes do not ask.
     """
     if spec.elasticity.mode != "auto":
         return Ceiling()
-    if noise is None:
+    if noise_batch is None:
         return Ceiling(kappa=1.0, cause="noise", reason="The noise scale is not measured yet: kappa may be 1.")
-    kappa = spec.elasticity.margin * noise.noise_batch / spec.batch.base
+    kappa = spec.elasticity.margin * noise_batch / spec.batch.base
     if held.cause and held.kappa / STRIDE < kappa < held.kappa * STRIDE:
         return held
-    told = "beyond measure" if math.isinf(kappa) else f"{noise.noise_batch:.0f} samples"
+    told = "beyond measure" if math.isinf(kappa) else f"{noise_batch:.0f} samples"
     return Ceiling(kappa=kappa, cause="noise", reason=f"The noise scale is {told}: kappa may be {_rounded(kappa)}.")
 
 

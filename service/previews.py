@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from api_schemas import scaling
+from api_schemas.ceiling import Ceiling, by_noise, ceiling
 from api_schemas.dynamics import Horizon, Size, state_factors, values_at, warnings_at
 from api_schemas.errors import ScalingError
 from api_schemas.jobs import JobSpec
@@ -27,7 +28,7 @@ def job_preview(spec: JobSpec) -> JobPreview:
 def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None) -> ResizePreview:
     """Every value before and after. A job without workers is taken at its smallest size. Raises ScalingError."""
     samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
-    before, after = _present(job, spec), _sized(job, spec, workers)
+    before, after = _present(job, spec), _sized(job, _below_ceiling(job, spec, samples, horizon), workers)
     return ResizePreview(
         workers=(before.workers, after.workers),
         kappa=(before.kappa, after.kappa),
@@ -91,6 +92,15 @@ def _horizon(job: Job, spec: JobSpec) -> Horizon | None:
     if job.epoch_size is None:
         return None
     return Horizon.of(spec, epoch_size=job.epoch_size, bn_momentum=job.bn_momentum)
+
+
+def _below_ceiling(job: Job, spec: JobSpec, samples: int, horizon: Horizon | None) -> JobSpec:
+    """With the ceiling that kappa has at that sample, as far as the job has told what it depends on."""
+    if horizon is None:
+        return spec
+    there = ceiling(spec, horizon, samples, by_noise(spec, job.noise_scale, Ceiling()))
+    elasticity = spec.elasticity.model_copy(update={"kappa": there.over(spec.elasticity.kappa)})
+    return spec.model_copy(update={"elasticity": elasticity})
 
 
 def _present(job: Job, spec: JobSpec) -> Size:

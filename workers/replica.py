@@ -68,10 +68,9 @@ class Replica:
 
         Of kappa count these limits, and the ceiling.
         """
-        self._limits = (low, high) = kappa_limits
+        self._limits = kappa_limits
         self._revise(noise=True)
-        limits = (low, max(low, min(high, self.ceiling.kappa)))
-        elasticity = self.spec.elasticity.model_copy(update={"kappa": limits})
+        elasticity = self.spec.elasticity.model_copy(update={"kappa": self.ceiling.over(kappa_limits)})
         self.spec = self.spec.model_copy(update={"elasticity": elasticity})
         noise = None if self.spec.scaling.second_moment == "assume_noise" else self.noise.scale(self.spec.batch.base)
         if noise is None:
@@ -90,7 +89,8 @@ class Replica:
     def _revise(self, *, noise: bool) -> None:
         """The ceiling; with `noise` by what is measured now."""
         if noise:
-            self._noise_ceiling = by_noise(self.spec, self.noise.scale(self.spec.batch.base), self._noise_ceiling)
+            measured = self.noise.scale(self.spec.batch.base)
+            self._noise_ceiling = by_noise(self.spec, measured and measured.noise_batch, self._noise_ceiling)
         self.ceiling = ceiling(self.spec, self.horizon, max(0, self.samples), self._noise_ceiling)
 
     def begin(self, size: Size) -> None:

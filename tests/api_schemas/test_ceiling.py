@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from api_schemas.ceiling import STRIDE, Ceiling, by_noise, ceiling, planned
 from api_schemas.dynamics import Horizon
 from api_schemas.jobs import JobSpec
-from api_schemas.scaling import NoiseScale
 
 HORIZON = Horizon(epoch_size=1000, total_samples=100_000, warmup_samples=0)
 
@@ -29,10 +28,6 @@ def spec(**elasticity: Any) -> JobSpec:
             "elasticity": {"workers": [1, 8], **elasticity},
         }
     )
-
-
-def noise(batch: float) -> NoiseScale:
-    return NoiseScale(trace_sigma=1.0, grad_sqnorm=1.0, noise_fraction=0.5, noise_batch=batch)
 
 
 STAGES = [{"after": "0 epochs", "kappa": 1}, {"after": "10 epochs", "kappa": 2}, {"after": "20000 samples", "kappa": 6}]
@@ -59,8 +54,8 @@ def test_a_stage_below_the_smallest_kappa_is_refused() -> None:
 
 
 def test_the_noise_counts_in_the_mode_auto_alone() -> None:
-    assert by_noise(spec(), noise(50), Ceiling()).kappa == math.inf
-    assert by_noise(spec(mode="auto", margin=2), noise(300), Ceiling()).kappa == 6
+    assert by_noise(spec(), 50, Ceiling()).kappa == math.inf
+    assert by_noise(spec(mode="auto", margin=2), 300, Ceiling()).kappa == 6
 
 
 def test_before_it_is_measured_the_batch_stays_at_the_base() -> None:
@@ -70,21 +65,21 @@ def test_before_it_is_measured_the_batch_stays_at_the_base() -> None:
 
 
 def test_a_gradient_of_noise_alone_sets_no_limit() -> None:
-    assert by_noise(spec(mode="auto"), noise(math.inf), Ceiling(kappa=1.0, cause="noise")).kappa == math.inf
+    assert by_noise(spec(mode="auto"), math.inf, Ceiling(kappa=1.0, cause="noise")).kappa == math.inf
 
 
 @given(st.lists(st.floats(0.9, 1.1), min_size=1, max_size=50))
 def test_an_estimate_that_trembles_moves_nothing(trembles: list[float]) -> None:
-    held = by_noise(spec(mode="auto"), noise(400), Ceiling())
+    held = by_noise(spec(mode="auto"), 400, Ceiling())
     for each in trembles:
-        assert by_noise(spec(mode="auto"), noise(400 * each), held) == held
+        assert by_noise(spec(mode="auto"), 400 * each, held) == held
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=2, max_size=30))
 def test_it_is_never_far_from_what_was_measured_and_moves_by_a_stride(batches: list[float]) -> None:
     held = Ceiling()
     for batch in batches:
-        fresh = by_noise(spec(mode="auto"), noise(batch), held)
+        fresh = by_noise(spec(mode="auto"), batch, held)
         assert batch / 100 / STRIDE <= fresh.kappa * 1.0000001
         assert fresh.kappa <= batch / 100 * STRIDE * 1.0000001
         if held.cause and fresh != held:

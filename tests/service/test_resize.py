@@ -126,6 +126,21 @@ def test_holding_the_batch_a_resize_changes_no_value(world: World) -> None:
     assert (found["batch"], set(found["state_factors"].values())) == ([64, 64], {1.0})
 
 
+@pytest.mark.parametrize(("at_samples", "kappa"), [(None, 2.0), (3000, 4.0)])
+def test_a_plan_holds_kappa_down_at_that_sample(world: World, at_samples: int | None, kappa: float) -> None:
+    stages = [{"after": "0 epochs", "kappa": 2}, {"after": "3 epochs", "kappa": 4}]
+    job = halfway(world, elasticity={"workers": [1, 8], "progressive": stages}).job
+    assert preview(world, job, 8, at_samples)["kappa"][1] == kappa
+
+
+@pytest.mark.parametrize(("noise", "kappa"), [(None, 1.0), (192.0, 3.0), (1e9, 8.0)])
+def test_in_the_mode_auto_the_noise_holds_kappa_down(world: World, noise: float | None, kappa: float) -> None:
+    controller = halfway(world, elasticity={"workers": [1, 8], "mode": "auto"})
+    if noise is not None:
+        controller.report(metrics((1500, {"noise_scale": noise})))
+    assert preview(world, controller.job, 8)["kappa"][1] == kappa
+
+
 def test_a_size_is_asked_for_at_once(world: World) -> None:
     job = halfway(world).job
     response = ask(world, job, 5)

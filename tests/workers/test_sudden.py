@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.workers.company import BATCH, Theatre, perform
+from tests.workers.company import BATCH, Theatre, perform, plane
 from tests.workers.stage import allocation
 from workers.group import Group
 from workers.mesh import Mesh, MeshBroken, Rendezvous
@@ -89,6 +89,28 @@ def test_a_vote_that_succeeded_on_some_alone_is_nobodys_loss(
     assert (first["samples_lost"], first["steps_lost"]) == (0, 0)
     assert theatre.told("rollback") == []
     theatre.check_replicas()
+
+
+def test_workers_die_while_the_batch_follows_its_plan(tmp_path: Path) -> None:
+    """Every six base steps it changes, by the workers' own doing; whoever took a step holds the same after it."""
+    stages = [{"after": f"{6 * number} base_steps", "kappa": 1 + number % 3} for number in range(100)]
+
+    async def script(theatre: Theatre) -> None:
+        theatre.allocation = allocation(3)
+        await theatre.trains("w0", "w1", "w2")
+        for lost in ("w1", "w0"):
+            reached = theatre.heard_of
+            theatre.crew.strike(lost)
+            await theatre.until(lambda lost=lost: lost not in theatre.crew.living)  # type: ignore[misc]
+            await theatre.until(lambda reached=reached: theatre.heard_of >= reached + 60 * BATCH)  # type: ignore[misc]
+
+    theatre = perform(script, tmp_path, plane(elasticity={"workers": (1, 8), "progressive": stages}))
+    assert not [seen for seen in theatre.steps().values() if len(set(seen.values())) > 1]
+    planned = [event for event in theatre.told("resized") if event["cause"] == "progressive"]
+    assert len(planned) > 10
+    assert {event["kappa"][1] for event in planned} >= {1.0, 2.0}
+    assert not any(event["samples_lost"] for event in theatre.told("resized"))
+    theatre.check_line()
 
 
 def test_a_worker_that_shall_leave_a_checkpoint_does_so_after_a_peer_died_on_the_way(tmp_path: Path) -> None:
