@@ -10,7 +10,7 @@ from api_schemas.jobs import JobSpec
 from api_schemas.specfile import read_spec
 from workers.recipes import load
 
-FILES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
+FILES = sorted((Path(__file__).parent.parent / "examples").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

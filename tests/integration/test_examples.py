@@ -1,0 +1,45 @@
+"""Job files of examples/ through the real service, shortened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_schemas.specfile import read_spec
+from tests.integration.stage import Job, Stage, staged
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("data"), slots=2) as stage:
+        yield stage
+
+
+def submit(stage: Stage, file: str, **changes: Any) -> Job:
+    with (EXAMPLES / file).open() as opened:
+        return Job(stage, stage.client.submit(read_spec(opened) | changes).id)
+
+
+def test_a_script_that_became_a_recipe(stage: Stage) -> None:
+    view = submit(stage, "own_recipe/job.yaml").ends()
+    assert view.evaluation is not None
+    assert view.evaluation.ema is not None
+    assert (view.evaluation.ema["loss"] or 1) < 0.03
+
+
+def test_byol_grows_as_planned(stage: Stage) -> None:
+    stages = [{"after": "0 epochs", "kappa": 1}, {"after": "2 epochs", "kappa": 3}]
+    elasticity = {"workers": [1, 2], "progressive": stages}
+    job = submit(stage, "progressive.yaml", schedule={"budget": "5 epochs"}, elasticity=elasticity, evaluation={})
+    job.ends()
+    (row,) = (row for row in job.rows() if row.cause == "progressive")
+    assert row.kappa == (1, 3)
+    assert 2 * 1437 <= row.samples < 2 * 1437 + 64
+    assert row.after["ema_momentum"] == pytest.approx(0.99**3)
+    assert row.reason == "From 2 epochs on kappa may be 3."
+    job.assert_exactly_once()
