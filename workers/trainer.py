@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from api_schemas.dynamics import Size, state_factors, values_at, warnings_at
@@ -31,8 +31,9 @@ from workers.device import Device
 from workers.feed import Feed
 from workers.gradients import GradientReducer
 from workers.group import Group
-from workers.journal import Journal, finite
+from workers.journal import Journal
 from workers.membership import Change, Plan, Transfers, transfers
+from workers.occasions import Occasions, crossed
 from workers.pulse import Pulse
 from workers.replica import Replica
 from workers.state import exchange
@@ -71,9 +72,8 @@ class Trainer:
         self._feed = Feed(data, recipes.augmentation(recipe), self.order, self.device)
         self._journal = journal
         self._archive = archive
-        self._due: set[str] = set()  # "evaluate", "checkpoint", "export": at this sample, by all members
+        self._occasions = Occasions(self.replica, recipe, journal, archive, self._pulse)
         self._diverged = False  # and said so
-        self._led = -1  # the sample at which this worker did what was due
         self._tally = Tally()
         self._generation = 0
         self._change: Change | None = None  # entered, and not reported yet
@@ -119,7 +119,7 @@ class Trainer:
         """Train. True: the budget is used up; False: a new generation waits, or all `retired`. Raises MeshBroken."""
         while True:
             self._report_change(group)
-            self._attend(group)
+            self._occasions.attend(group, done=self.done)
             if self.done:
                 group.vote(False)  # nobody leaves before the lead has written its last file
                 return True
@@ -130,8 +130,8 @@ class Trainer:
 
     def conclude(self, group: Group) -> None:
         """Leave a checkpoint of this very sample behind, and what else is due: nobody goes on from memory."""
-        self._due.add("checkpoint")
-        self._attend(group)
+        self._occasions.due.add("checkpoint")
+        self._occasions.attend(group, done=self.done)
 
     def _retire(self, group: Group) -> None:
         self.conclude(group)
@@ -152,7 +152,7 @@ class Trainer:
             self.replica.begin(self.replica.size_at(workers, plan.kappa))
         else:
             self.replica.load(state)
-        self._due = {"evaluate", "export"} if self.done else set()
+        self._occasions.due = {"evaluate", "export"} if self.done else set()
         self._trained_at = self.replica.size
 
     def _hand_on(self, group: Group, roles: Transfers) -> None:
@@ -162,12 +162,12 @@ class Trainer:
         state = self.replica.state() if is_source else None
         if state:
             state.meta.update(
-                due=sorted(self._due), tally=self._tally.to_dict(), trained_at=asdict(self._size_before())
+                due=sorted(self._occasions.due), tally=self._tally.to_dict(), trained_at=asdict(self._size_before())
             )
         received = exchange(group, roles, state)
         if received:
             self.replica.load(received, adopt=True)
-            self._due = set(received.meta["due"])
+            self._occasions.due = set(received.meta["due"])
             self._tally = Tally(**received.meta["tally"])
             self._trained_at = Size(**received.meta["trained_at"])
             self._journal.rewind(self.replica.samples)
@@ -242,7 +242,7 @@ class Trainer:
         self._pulse.beat()
         loss, mean_sqnorm, retiring = sums
         self.retired = retiring > 0
-        self._due.clear()
+        self._occasions.due.clear()
         self.replica.update(gradients, mean_sqnorm, stop)
         self._step_ended = time.monotonic()
         self.step_s = self._step_ended - began
@@ -318,43 +318,9 @@ class Trainer:
 
     def _note(self, start: int, stop: int) -> None:
         """What falls due on the way from one sample to another."""
-        spec, horizon = self.replica.spec, self.replica.horizon
-        if self.done or _crossed(start, stop, max(1, horizon.total_samples // CURVE_POINTS)):
+        if self.done or crossed(start, stop, max(1, self.replica.horizon.total_samples // CURVE_POINTS)):
             self._journal.point(stop, self._tally.point(self.replica))
-        for name, every in (("evaluate", spec.evaluation.every), ("checkpoint", spec.checkpoint.every)):
-            period = every and max(1, every.samples(epoch_size=horizon.epoch_size, base_batch=spec.batch.base))
-            if self.done or (period and _crossed(start, stop, period)):
-                self._due.add(name)
-        if self.done:
-            self._due.add("export")
-
-    def _attend(self, group: Group) -> None:
-        """Do what is due at this sample. It stays due until the next vote: a new lead does it where this one dies."""
-        if not self._due:
-            return
-        self.replica.average_buffers(group, 1 / group.world)
-        leads = group.rank == 0 and self._led != self.replica.samples
-        if leads and "evaluate" in self._due:
-            self._pulse.does(Activity.EVALUATE)
-            scores = self._evaluate()
-            print(f"sample {self.replica.samples}: evaluation {scores}", flush=True)
-            self._journal.record("evaluated", samples=self.replica.samples, **scores)
-        if "checkpoint" in self._due:
-            self._pulse.does(Activity.CHECKPOINT)
-            self._archive.save(self.replica.state() if leads else None, last=self.done)
-        if leads and "export" in self._due:
-            self._pulse.does(Activity.EXPORT)
-            self._journal.record("exported", artifacts=self._archive.export(self.replica.state()))
-        if leads:
-            self._led = self.replica.samples
-
-    def _evaluate(self) -> dict[str, dict[str, float | None] | None]:
-        ema = self.replica.ema
-        return {"target": self._scores(self.replica.model), "ema": self._scores(ema.module) if ema else None}
-
-    def _scores(self, model: nn.Module) -> dict[str, float | None]:
-        with self._pulse.of(model):
-            return finite(self.recipe.evaluate(model))
+        self._occasions.fall_due(start, stop, done=self.done)
 
     def _report_change(self, group: Group) -> None:
         """Say that this generation trains, with the pause that making it cost: it ends here."""
@@ -370,11 +336,6 @@ class Trainer:
 def _shards(batch: int, world: int, per_worker: int) -> int:
     """Micro-batches of a step on all workers together: the shards whose spread measures the noise."""
     return sum(len(micro_batches(lo, hi, per_worker)) for lo, hi in slices(batch, world))
-
-
-def _crossed(start: int, stop: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (start, stop]."""
-    return stop // every > start // every
 
 
 def _seed(*key: int) -> int:
