@@ -21,7 +21,7 @@ import typer
 
 from tests.benchmarks import finish, say
 from tests.benchmarks.runs.gap import gap
-from tests.benchmarks.runs.settings import BASE, METHODS, SCHEDULES, SETTINGS, Part, job
+from tests.benchmarks.runs.settings import METHODS, RESIZED, SCHEDULES, SETTINGS, job
 from tests.benchmarks.runs.shelf import Shelf
 from tests.benchmarks.runs.training import Trained, train
 
@@ -72,7 +72,7 @@ def _base_of(shelf: Shelf, setting: str, seed: int) -> Trained:
 def _run(shelf: Shelf, setting: str, method: str, schedule: str, seed: int, data_seed: int | None = None) -> Trained:
     order = seed if data_seed is None else data_seed
     spec = job(setting, method, seed=seed, data_seed=order)
-    parts: list[Part] = BASE if schedule == "base" else SCHEDULES[schedule]
+    parts = RESIZED[schedule]
     return shelf.take(f"{setting}-{schedule}-{method}-{seed}-{order}", spec, parts, lambda: train(spec, parts))
 
 

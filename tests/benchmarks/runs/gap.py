@@ -15,9 +15,11 @@ def gap(run: Path, base: Path, other_order: Path) -> float:
 
     1: as far as another order of the data leads. Derived for this project.
     """
-    samples = sorted(run.keys() & base.keys() & other_order.keys())
-    return _distance(run, base, samples) / _distance(other_order, base, samples)
+    here, there = distances(run, base), distances(other_order, base)
+    samples = here.keys() & there.keys()
+    return sum(here[at] for at in samples) / sum(there[at] for at in samples)
 
 
-def _distance(one: Path, two: Path, samples: list[int]) -> float:
-    return sum(float((one[at] - two[at]).norm()) for at in samples) / len(samples)
+def distances(one: Path, two: Path) -> dict[int, float]:
+    """Between the weights of two runs, by samples, where both were looked at."""
+    return {at: float((one[at] - two[at]).norm()) for at in sorted(one.keys() & two.keys())}

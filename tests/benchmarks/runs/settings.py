@@ -36,6 +36,9 @@ SCHEDULES: dict[str, list[Part]] = {
     "progressive": [Part(0, 1, 1), Part(STEPS // 3, 6, 2)],
 }
 
+RESIZED = {"base": BASE, **SCHEDULES}
+"""With that of the base run."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "none": {"second_moment": "measured", "keep": ["lr", "optimizer", "state", "ema", "batchnorm"]},
     "lr_only": {"rule": "published", "keep": ["optimizer", "state", "ema", "batchnorm"]},
