@@ -57,6 +57,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+ModuleUrl = Annotated[
+    str,
+    Field(max_length=2000),
+    AfterValidator(
+        _matches(r"[a-z][a-z0-9]*://[^\s]+\.(zip|whl)", "must be the URL of a .zip or .whl file, as s3://bucket/a.zip")
+    ),
+]
+
+
 class RecipeSpec(_Part):
     """Which training task, and its own settings."""
 
@@ -67,6 +76,13 @@ class RecipeSpec(_Part):
     )
     config: Annotated[dict[str, Any], AfterValidator(_no_nul)] = Field(
         {}, description="The recipe's own settings; its schema is in GET /v1/recipes."
+    )
+    py_modules: tuple[ModuleUrl, ...] = Field(
+        (),
+        max_length=20,
+        description="Packages for the workers' path: URLs of zip files or wheels that every node can read, such as "
+        "s3://bucket/package.zip or file:///shared/package.zip. A zip holds one folder, in which the packages lie, as "
+        "one of a repository on GitHub does.",
     )
 
 

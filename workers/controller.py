@@ -157,6 +157,9 @@ class _RayCrew:
             return await getattr(rank, method).remote(*arguments)
         except ray.exceptions.RayActorError as error:
             raise WorkerGone(cause_of_death(error)) from error
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise WorkerGone(f"The recipe's packages could not be put on its path: {reason}") from error
 
 
 class _Meeting:

@@ -87,8 +87,15 @@ def start_rank(launch: Launch, worker: str) -> Any:
         "max_restarts": 0,
         "max_task_retries": 0,
         "max_concurrency": 8,
+        **own_modules(launch),
     }
     return ray.remote(Rank).options(**options).remote(launch.model_dump_json(), worker)
+
+
+def own_modules(launch: Launch) -> dict[str, Any]:
+    """Ray's options for workers that have the user's packages on their path; none where there are none."""
+    modules = list(launch.spec.recipe.py_modules)
+    return {"runtime_env": {"py_modules": modules}} if modules else {}
 
 
 def is_alive(rank: Any) -> bool:

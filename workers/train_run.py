@@ -28,6 +28,7 @@ from workers.checkpoint import CheckpointDamaged, Snapshot
 from workers.group import Group
 from workers.losses import cause_of_death
 from workers.membership import Plan
+from workers.rank import own_modules
 from workers.restarts import Reply
 from workers.state import State
 from workers.status import Phase, Status
@@ -60,6 +61,7 @@ def fit(launch_json: str, fewest: int, most: int) -> None:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=launch.spec.checkpoint.keep),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
             callbacks=[_Losses(launch.job)],  # type: ignore[list-item]
+            worker_runtime_env=own_modules(launch).get("runtime_env"),
         ),
     )
     trainer.fit()

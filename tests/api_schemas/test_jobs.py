@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api_schemas.jobs import JobSpec, ResizeRequest
+from api_schemas.jobs import JobSpec, RecipeSpec, ResizeRequest
 from tests.api_schemas.answers import SPEC
 
 
@@ -75,3 +75,10 @@ def test_a_resize_waits_for_a_sample_that_can_be_counted(samples: int) -> None:
     with pytest.raises(ValidationError):
         ResizeRequest(workers=2, at_samples=samples)
     assert ResizeRequest(workers=2, at_samples=2**63 - 1)
+
+
+@pytest.mark.parametrize("url", ["package.zip", "/shared/package.zip", "s3://bucket/package", "s3://bucket/a b.zip"])
+def test_a_package_is_the_url_of_a_zip_or_a_wheel(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be the URL of a .zip or .whl file"):
+        RecipeSpec(name="own.package:Own", py_modules=(url,))
+    assert RecipeSpec(name="own.package:Own", py_modules=("s3://bucket/own-1.0.whl",)).py_modules
