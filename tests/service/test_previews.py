@@ -105,7 +105,7 @@ def test_a_kappa_that_is_refused_does_not_fail_the_others(world: World) -> None:
         ({"kappas": [1, 0]}, "/kappas/1"),
         ({"kappas": [1e5]}, "/kappas/0"),
         ({"optimizer": {"name": "sgd"}}, "/optimizer/lr"),
-        ({"optimizer": {"name": "lion", "lr": 1}}, "/optimizer/name"),
+        ({"optimizer": {"name": "muon", "lr": 1}}, "/optimizer/name"),
         ({"ema": 1.5}, "/ema"),
         ({"bn_momentum": 0}, "/bn_momentum"),
         ({"f": -0.1}, "/f"),

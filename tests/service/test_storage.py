@@ -102,7 +102,7 @@ def test_an_unknown_kind_of_storage_is_unavailable() -> None:
 
 
 def test_a_probe_leaves_nothing_behind(place: tuple[str, Store], tmp_path: Path) -> None:
-    for url in (place[0], str(tmp_path / "data" / "jobs")):
+    for url in (f"{place[0]}/probed", str(tmp_path / "data" / "jobs")):
         Folder(url).probe()
         assert Folder(url).files("") == []
     assert list((tmp_path / "data" / "jobs").iterdir()) == []

@@ -47,7 +47,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"ema": {"momentum": 2}}, "/ema/momentum", "less than or equal to 1"),
     ({"elasticity": {"workers": [3, 1]}}, "/elasticity", "must not exceed"),
     ({"elasticity": {"workers": [1]}}, "/elasticity/workers/1", "required"),
-    ({"elasticity": BASE | {"mode": "auto"}}, "/elasticity/mode", "'scale' or 'hold'"),
+    ({"elasticity": BASE | {"mode": "free"}}, "/elasticity/mode", "'scale', 'hold' or 'auto'"),
     ({"scaling": {"rule": "linear"}}, "/scaling/rule", "'matched' or 'published'"),
     ({"labels": {"a b": "c"}}, "/labels/a b", "letter or a digit"),
     ({"labels": {"a/b": ""}}, "/labels/a~1b", "letter or a digit"),
