@@ -115,6 +115,10 @@ class Chronicle:
 
     def _enter(self, change: dict[str, Any]) -> None:
         """A generation trains: bring the line to where it begins, then say so."""
+        if self.started and change["generation"] == self.generation:
+            self._commit()
+            self._resized(change, 0)  # it has trained before, and goes on; others may have told of later steps already
+            return
         reached = max(self.committed, self._reached)
         lost = reached - change["samples"]
         self._reached = max(reached, change["samples"])

@@ -151,6 +151,22 @@ def test_a_rollback_is_told_where_the_line_goes_back(life: Life, lead: Worker) -
     assert [event["points"][0][0] for event in life.told("metrics")] == [24, 16]
 
 
+def test_a_change_within_a_generation_is_no_rollback_though_others_have_told_of_later_steps(
+    life: Life, lead: Worker
+) -> None:
+    other = Worker("w1", samples=lead.samples, generation=lead.generation)
+    lead.train(8)
+    lead.enter(lead.generation, size=2)
+    other.train(24)
+    other.poll(life.chronicle)
+    lead.train(16)
+    lead.poll(life.chronicle)
+    assert not life.told("rollback")
+    assert life.ranges() == [(0, 24, 1)]
+    (resized,) = life.told("resized")
+    assert (resized["samples"], resized["samples_lost"], resized["kappa"]) == (8, 0, (1.0, 2.0))
+
+
 def test_steps_are_lost_whole(life: Life, lead: Worker) -> None:
     lead.train(25)
     lead.poll(life.chronicle)
