@@ -40,6 +40,8 @@ class Chronicle:
         self.announced: int = notes.get("announced", 0)  # the highest number of a generation
         self.wished: dict[str, Any] | None = notes.get("wished")  # the last allocation, as JSON
         self.answered: dict[str, Any] | None = notes.get("answered")  # that of the last generation announced
+        self.retired: int = notes.get("retired", 0)  # the last generation that was told to leave a checkpoint and end
+        self.parting: str = notes.get("parting", "")  # why
         self._heard: dict[str, int] = dict(notes.get("heard", {}))
         self._seen: int = notes.get("seen", self.committed)
         self._seen_before = self._seen
@@ -190,5 +192,7 @@ class Chronicle:
             "announced",
             "wished",
             "answered",
+            "retired",
+            "parting",
         )
         return {name: getattr(self, name) for name in names} | {"seen": self._seen, "heard": dict(self._heard)}

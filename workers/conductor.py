@@ -66,7 +66,6 @@ class Conductor:
         self._answered = allocation_of(chronicle.answered)  # that for which the last generation was announced
         self._plan: Plan | None = None
         self._severed = 0
-        self._retired = 0  # the last generation that was told to leave a checkpoint and end
         self._losses = Losses(now)
         self._warm_since: float | None = None  # when the first of those who wait became warm
 
@@ -159,7 +158,7 @@ class Conductor:
         """Free everybody who is still in a generation that is broken. One that nobody has come to holds nobody."""
         broken = max([self._losses.generation, *(status.broken for status in workers.values() if status.samples >= 0)])
         plan = self._plan  # of those who retire one is gone before the other
-        if plan and plan.generation > self._retired and is_broken(plan, workers) and has_begun(plan, workers):
+        if plan and plan.generation > self._chronicle.retired and is_broken(plan, workers) and has_begun(plan, workers):
             broken = max(broken, plan.generation)
         if broken > self._severed:
             self._severed = broken
@@ -211,9 +210,13 @@ class Conductor:
     async def _retire(self) -> None:
         """Everybody lives where they cannot stay, and nobody elsewhere: the next workers go on from a checkpoint."""
         assert self._plan is not None, "somebody trains"
-        if self._retired < self._plan.generation:
-            self._retired = self._plan.generation
-            self._losses.add_departure(sentence(self._desk.departures, self._left(self._plan.members)))
+        chronicle = self._chronicle
+        if chronicle.retired < self._plan.generation:
+            chronicle.retired = self._plan.generation
+            chronicle.parting = sentence(self._desk.departures, self._left(self._plan.members))
+            message = f"{chronicle.parting} No other has room: all workers leave a checkpoint and end."
+            chronicle.say("warning", code="nodes_leave", message=message)  # and is durable with it
+            self._losses.add_departure(chronicle.parting)
             await self._roll.retire()
 
     async def _start(self, count: int) -> None:
@@ -260,13 +263,15 @@ class Conductor:
         if plan is None or not is_broken(plan, self._roll.workers):
             return False
         trained = self._chronicle.generation
-        ended = max(self._losses.generation, self._severed, self._retired)
+        ended = max(self._losses.generation, self._severed, self._chronicle.retired)
         return has_begun(plan, self._roll.workers) or ended >= trained
 
     def _why(self, allocation: Allocation, members: tuple[str, ...], *, lost: bool) -> tuple[str, str, float]:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
         if lost:
             return self._losses.cause, self._losses.reason, self._losses.since_s
+        if self._plan is None and self._chronicle.retired >= max(1, self._chronicle.generation):
+            return "drain", self._chronicle.parting, 0.0  # in another life of this controller
         answered = allocation == self._answered
         decide_s = 0.0 if answered else self._desk.decide_s(allocation)
         before = self._plan.members if self._plan else ()

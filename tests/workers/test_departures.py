@@ -122,7 +122,8 @@ def test_without_room_elsewhere_the_job_shrinks_off_the_node() -> None:
     assert (stage.told("resized")[-1]["cause"], stage.told("resized")[-1]["workers"]) == ("drain", (3, 1))
 
 
-def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it() -> None:
+@pytest.mark.parametrize("moves", [False, True], ids=["its controller stays", "its controller is started again"])
+def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it(moves: bool) -> None:
     async def script(stage: Stage) -> None:
         await stage.train(2)
         stage.crew.cold = True
@@ -136,6 +137,11 @@ def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it
         await stage.until(lambda: not {"w0", "w1"} & stage.crew.actors.keys())
         left_at = stage.crew.checkpoint
         assert left_at > 0
+        if moves:
+            await stage.until(lambda: stage.told("warning"), training=False)
+            await stage.die()
+            stage.departures = []
+            stage.begin()
         stage.crew.queued = set()
         stage.crew.warm("w2", "w3")
         await stage.until(lambda: stage.crew.trains == ("w2", "w3"))
