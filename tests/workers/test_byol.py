@@ -23,6 +23,7 @@ def small(**config: Any) -> Byol:
     return byol(**({"hidden": 16, "depth": 1, "head_hidden": 16, "projection": 8} | config))
 
 
+@pytest.mark.usefixtures("one_thread")  # how sums are split among threads moves the scores by a percent
 def test_features_learn_to_tell_digits_apart_and_do_not_collapse() -> None:
     recipe = byol(hidden=64)
     before = recipe.evaluate(recipe.model())
