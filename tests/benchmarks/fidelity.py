@@ -78,7 +78,7 @@ def _run(shelf: Shelf, setting: str, method: str, schedule: str, seed: int, data
 
 def _compared(runs: Sequence[Trained], bases: Sequence[tuple[Trained, Trained]]) -> dict[str, Any]:
     gaps = [gap(run.path, base.path, other.path) for run, (base, other) in zip(runs, bases, strict=True)]
-    scores, base_scores = [_score(run) for run in runs], [_score(base) for base, _ in bases]
+    scores, base_scores = [score(run) for run in runs], [score(base) for base, _ in bases]
     return {
         "gap": round(statistics.fmean(gaps), 4),
         "se": round(_error(gaps), 4),
@@ -88,8 +88,9 @@ def _compared(runs: Sequence[Trained], bases: Sequence[tuple[Trained, Trained]])
     }
 
 
-def _score(run: Trained) -> float:
-    return run.scores.get("accuracy", run.scores["loss"])
+def score(run: Trained) -> float:
+    """At the end, the EMA's accuracy; of a recipe that has none its loss."""
+    return run.scores["accuracy"] if "accuracy" in run.scores else run.scores["loss"]
 
 
 def _error(values: Sequence[float]) -> float:

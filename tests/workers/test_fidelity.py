@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.benchmarks.fidelity import score
 from tests.benchmarks.runs import settings
 from tests.benchmarks.runs.gap import gap
 from tests.benchmarks.runs.settings import BASE, BATCH, EVERY, METHODS, SCHEDULES, SETTINGS, STEPS, job
@@ -46,6 +47,13 @@ def test_a_run_goes_through_its_schedule_in_the_engine() -> None:
     assert run.path.keys() <= {at * BATCH for at in range(EVERY, STEPS + 1, EVERY)}
     assert max(run.path) == STEPS * BATCH
     assert run.scores["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [({"accuracy": 0.5}, 0.5), ({"accuracy": 0.5, "loss": 2.0}, 0.5), ({"loss": 2.0}, 2.0)]
+)
+def test_a_run_is_scored_by_its_accuracy_or_else_by_its_loss(scores: dict[str, float], expected: float) -> None:
+    assert score(Trained({}, {16: {"loss": 9.0}, 32: scores}, [])) == expected
 
 
 def test_a_run_that_is_on_the_shelf_is_not_made_again_unless_it_is_another_one(tmp_path: Path) -> None:
