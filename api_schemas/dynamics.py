@@ -68,7 +68,10 @@ class Size:
 
 def optimizer_values(spec: JobSpec, size: Size) -> scaling.Derived:
     """The optimizer's hyperparameters at this size; lr is the peak of the schedule. Raises ScalingError."""
-    derived, base = _derived(spec, size, size.kappa), _derived(spec, size, 1.0).values
+    derived = _derived(spec, size, size.kappa)
+    if not spec.scaling.keep & {"lr", "optimizer"}:
+        return derived
+    base = _derived(spec, size, 1.0).values
     kept = {"lr"} & base.keys() if "lr" in spec.scaling.keep else set()
     kept |= base.keys() - {"lr"} if "optimizer" in spec.scaling.keep else set()
     return replace(derived, values={**derived.values, **{name: base[name] for name in kept}})
