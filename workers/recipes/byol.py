@@ -58,11 +58,9 @@ class Byol:
 
     def model(self) -> nn.Module:
         """The student: images in, `Seen` out."""
-        made, config = self._images, self._config
+        config = self._config
         with networks.initialized(self._seed):
-            encoder = networks.encoder(
-                config.model, channels=made.channels, side=made.side, hidden=config.hidden, depth=config.depth
-            )
+            encoder = self._images.encoder(config.model, hidden=config.hidden, depth=config.depth)
             return _Student(encoder, config.head_hidden, config.projection)
 
     def train_data(self) -> TensorDataset:

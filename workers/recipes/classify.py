@@ -12,9 +12,7 @@ from torch.utils.data import TensorDataset
 
 from workers.data import Augment
 from workers.recipes import StepContext, images, networks
-
-EVALUATED = 500
-"""Images of one forward pass of an evaluation."""
+from workers.recipes.inference import answers, evaluating
 
 
 class Classify:
@@ -49,11 +47,9 @@ class Classify:
 
     def model(self) -> nn.Module:
         """The network: images in, logits of shape (n, 10) out."""
-        made, config = self._images, self._config
+        config = self._config
         with networks.initialized(self._seed):
-            encoder = networks.encoder(
-                config.model, channels=made.channels, side=made.side, hidden=config.hidden, depth=config.depth
-            )
+            encoder = self._images.encoder(config.model, hidden=config.hidden, depth=config.depth)
             return nn.Sequential(encoder, nn.Linear(encoder.features, images.CLASSES))
 
     def train_data(self) -> TensorDataset:
@@ -80,10 +76,7 @@ class Classify:
 
 def scores(model: nn.Module, test: images.Labelled) -> dict[str, float]:
     """Cross entropy and accuracy; leaves the model in the mode that it was in."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = torch.cat([model(images.like(part, model)).float().cpu() for part in torch.split(test[0], EVALUATED)])
-    model.train(training)
+    with evaluating(model):
+        logits = answers(lambda part: model(images.like(part, model)), test[0])
     accuracy = (logits.argmax(dim=1) == test[1]).double().mean()
     return {"loss": functional.cross_entropy(logits, test[1]).item(), "accuracy": accuracy.item()}

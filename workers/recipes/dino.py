@@ -74,11 +74,9 @@ class Dino:
 
     def model(self) -> nn.Module:
         """The student: crops in, `Seen` out."""
-        made, config = self._images, self._config
+        config = self._config
         with networks.initialized(self._seed):
-            encoder = networks.encoder(
-                config.model, channels=made.channels, side=made.side, hidden=config.hidden, depth=config.depth
-            )
+            encoder = self._images.encoder(config.model, hidden=config.hidden, depth=config.depth)
             return _Student(encoder, config.head_hidden, config.bottleneck, config.prototypes, config.centre_momentum)
 
     def train_data(self) -> TensorDataset:

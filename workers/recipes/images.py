@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workers.recipes import networks
+
 CLASSES = 10
 """Of every set here."""
 
@@ -40,6 +42,10 @@ class Images(NamedTuple):
     def side(self) -> int:
         """Height and width, in pixels."""
         return self.train[0].shape[2]
+
+    def encoder(self, name: networks.Name, *, hidden: int, depth: int) -> networks.Encoder:
+        """A new one for images of this kind; see `networks.encoder`."""
+        return networks.encoder(name, channels=self.channels, side=self.side, hidden=hidden, depth=depth)
 
 
 def load(name: Name, train_size: int | None = None) -> Images:

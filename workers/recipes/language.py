@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.recipes import StepContext, networks, text
+from workers.recipes.inference import evaluating
 
 EVALUATED = 64
 """Windows of one forward pass of an evaluation."""
@@ -77,11 +78,8 @@ class Language:
 
         Each is predicted once, from those before it in its window.
         """
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             loss, accuracy = self._held_out(model)
-        model.train(training)
         return {"loss": loss, "bits_per_byte": loss / math.log(2), "accuracy": accuracy}
 
     def _held_out(self, model: nn.Module) -> tuple[float, float]:

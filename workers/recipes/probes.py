@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.recipes import images
+from workers.recipes.inference import answers, evaluating
 
-ENCODED = 500
-"""Images of one forward pass."""
 SHARPNESS = 1 / 0.07
 """Of a neighbour's vote: exp(SHARPNESS * cosine)."""
 RIDGE = 0.01
@@ -30,11 +29,9 @@ def scores(model: nn.Module, encode: Encode, data: images.Images, *, neighbours:
 
     Of either part the first `limit` images count. `encode` uses the model. NaN where a feature is not finite.
     """
-    training = model.training
-    model.eval()
     (train, labels), (test, expected) = ((part[0][:limit], part[1][:limit]) for part in data)
-    train, test = _encoded(encode, train), _encoded(encode, test)
-    model.train(training)
+    with evaluating(model):
+        train, test = answers(encode, train), answers(encode, test)
     if not (train.isfinite().all() and test.isfinite().all()):
         return {"accuracy": math.nan, "linear_accuracy": math.nan}
     guesses = nearest(train, labels, test, neighbours), linear(train, labels, test)
@@ -73,8 +70,3 @@ def _ridge(inputs: Tensor, targets: Tensor, penalty: float) -> Tensor:
         inputs.T @ torch.linalg.solve(gram, targets) if wide else torch.linalg.solve(gram, inputs.T @ targets)
     )
     return weights
-
-
-@torch.no_grad()
-def _encoded(encode: Encode, shown: Tensor) -> Tensor:
-    return torch.cat([encode(part).float().cpu() for part in torch.split(shown, ENCODED)])

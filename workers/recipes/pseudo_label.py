@@ -56,11 +56,9 @@ class PseudoLabel:
 
     def model(self) -> nn.Module:
         """The network: images in, logits of shape (n, 10) out."""
-        made, config = self._images, self._config
+        config = self._config
         with networks.initialized(self._seed):
-            encoder = networks.encoder(
-                config.model, channels=made.channels, side=made.side, hidden=config.hidden, depth=config.depth
-            )
+            encoder = self._images.encoder(config.model, hidden=config.hidden, depth=config.depth)
             return semi_supervised.Pupil(nn.Sequential(encoder, nn.Linear(encoder.features, images.CLASSES)))
 
     def train_data(self) -> semi_supervised.Pairs:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.recipes import StepContext, classify, images, networks, semi_supervised, speech, transcripts
+from workers.recipes.inference import answers, evaluating
 
 Target = Literal["word", "characters"]
 KERNEL = 5
@@ -173,13 +174,9 @@ def _up_to(most: int, generator: torch.Generator) -> int:
 
 def _heard(model: nn.Module, test: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Leaves the model in the mode that it was in."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        parts = torch.split(test[0], classify.EVALUATED)
-        logits = torch.cat([model(images.like(part, model)).float().cpu() for part in parts])
+    with evaluating(model):
+        logits = answers(lambda part: model(images.like(part, model)), test[0])
         loss = transcripts.Characters(0).supervised(logits, test[1]).item()
-    model.train(training)
     said, meant = transcripts.decoded(transcripts.heard(logits)), transcripts.decoded(test[1])
     characters, words = transcripts.error_rates(said, meant)
     return {"loss": loss, "character_error_rate": characters, "word_error_rate": words}

@@ -175,7 +175,8 @@ class Lessons:
         The teacher sees the weak view, the pupil the strong one. Raises ValueError where there is no EMA.
         """
         weak, strong, labelled, labels = batch
-        teacher = _teacher(step)
+        teacher = step.teacher
+        assert isinstance(teacher, Pupil)
         begun = self._begun(teacher, step.samples)
         weight = self._weight(begun, step.samples)
         shown = torch.cat([labelled, strong]) if weight else labelled
@@ -208,10 +209,3 @@ class Lessons:
         inputs, labels = self._probe
         logits = copy.deepcopy(teacher).train()(images.like(inputs, teacher))
         return self._criterion.score(logits.cpu(), labels)
-
-
-def _teacher(step: StepContext) -> Pupil:
-    if step.ema is None:
-        raise ValueError("The teacher of this recipe is the EMA: give the job one, as in `ema: {momentum: 0.99}`.")
-    assert isinstance(step.ema, Pupil)
-    return step.ema
