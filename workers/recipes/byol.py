@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from workers.batchnorm import batch_statistics
-from workers.recipes import StepContext, images, networks, probes
-from workers.recipes.views import MIRRORED, Area, Views
+from workers.recipes import StepContext, images, networks, probes, self_supervised
+from workers.recipes.views import Area
 
 
 class Byol:
@@ -24,37 +24,18 @@ class Byol:
     a network together, so BatchNorm sees twice as many images as the batch has, and never one alone.
     """
 
-    class Config(BaseModel):
+    class Config(self_supervised.Settings):
         """Settings of `byol`."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        dataset: images.Name = Field("digits", description="digits: 8 by 8 pixels; fashion_mnist: 28 by 28.")
-        train_size: int | None = Field(None, ge=100, description="Train on so many images; null: on all.")
-        model: networks.Name = Field("mlp", description="Encoder: cnn and resnet have BatchNorm, mlp and vit none.")
-        hidden: int = Field(256, ge=1, le=4096, description="Encoder's width: of each layer, or of the first channels.")
-        depth: int = Field(2, ge=1, le=16, description="Layers (mlp, cnn), blocks (vit), blocks a stage (resnet).")
         head_hidden: int = Field(256, ge=1, le=8192, description="Width of projector and predictor inside.")
         projection: int = Field(64, ge=2, le=4096, description="Dimensions in which student and teacher are compared.")
         area: Area = Field((0.5, 1.0), description="Least and largest crop, as shares of the image's area.")
-        turn: float = Field(15, ge=0, le=180, description="Turn each view by up to so many degrees.")
-        light: float = Field(0.4, ge=0, le=1, description="Change contrast by up to this share, brightness by half.")
-        noise: float = Field(0.05, ge=0, le=1, description="Standard deviation of noise on pixels in [0, 1].")
-        neighbours: int = Field(20, ge=1, le=1000, description="Of the kNN evaluation.")
-        probed: int = Field(2000, ge=100, le=10_000, description="Images that evaluations train on, and test on.")
 
     def __init__(self, config: Config, seed: int) -> None:
         self._config = config
         self._seed = seed
         self._images = images.load(config.dataset, config.train_size)
-        self._views = Views(
-            side=self._images.side,
-            area=config.area,
-            turn=config.turn,
-            light=config.light,
-            noise=config.noise,
-            mirror=config.dataset in MIRRORED,
-        )
+        self._views = config.views(self._images.side, config.area)
 
     def model(self) -> nn.Module:
         """The student: images in, `Seen` out."""

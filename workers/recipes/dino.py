@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from api_schemas.scaling.decay import complement
 from workers.batchnorm import batch_statistics
-from workers.recipes import StepContext, images, networks, probes
-from workers.recipes.views import MIRRORED, Area, Views
+from workers.recipes import StepContext, images, networks, probes, self_supervised
+from workers.recipes.views import Area
 
 GLOBALS = 2
 """Global crops of an image: all that the teacher sees."""
@@ -36,16 +36,9 @@ class Dino:
     samples between two averagings, where the paper's code averages over all workers in every step.
     """
 
-    class Config(BaseModel):
+    class Config(self_supervised.Settings):
         """Settings of `dino`."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        dataset: images.Name = Field("digits", description="digits: 8 by 8 pixels; fashion_mnist: 28 by 28.")
-        train_size: int | None = Field(None, ge=100, description="Train on so many images; null: on all.")
-        model: networks.Name = Field("mlp", description="Encoder: cnn and resnet have BatchNorm, mlp and vit none.")
-        hidden: int = Field(256, ge=1, le=4096, description="Encoder's width: of each layer, or of the first channels.")
-        depth: int = Field(2, ge=1, le=16, description="Layers (mlp, cnn), blocks (vit), blocks a stage (resnet).")
         head_hidden: int = Field(256, ge=1, le=8192, description="Width of the projection head inside.")
         bottleneck: int = Field(32, ge=1, le=4096, description="Dimensions before the last layer.")
         prototypes: int = Field(128, ge=2, le=65_536, description="Outputs of the last layer.")
@@ -58,19 +51,14 @@ class Dino:
         local_crops: int = Field(4, ge=0, le=32, description="Local crops, beside the two global ones.")
         global_area: Area = Field((0.5, 1.0), description="Least and largest one, as shares of the image's area.")
         local_area: Area = Field((0.25, 0.5), description="The same of a local crop.")
-        turn: float = Field(15, ge=0, le=180, description="Turn each crop by up to so many degrees.")
-        light: float = Field(0.4, ge=0, le=1, description="Change contrast by up to this share, brightness by half.")
-        noise: float = Field(0.05, ge=0, le=1, description="Standard deviation of noise on pixels in [0, 1].")
-        neighbours: int = Field(20, ge=1, le=1000, description="Of the kNN evaluation.")
-        probed: int = Field(2000, ge=100, le=10_000, description="Images that evaluations train on, and test on.")
 
     def __init__(self, config: Config, seed: int) -> None:
         self._config = config
         self._seed = seed
         self._images = images.load(config.dataset, config.train_size)
         side = self._images.side
-        self._global = self._crop(side, config.global_area)
-        self._local = self._crop(local_side(config.model, side), config.local_area)
+        self._global = config.views(side, config.global_area)
+        self._local = config.views(local_side(config.model, side), config.local_area)
 
     def model(self) -> nn.Module:
         """The student: crops in, `Seen` out."""
@@ -117,11 +105,6 @@ class Dino:
             neighbours=config.neighbours,
             limit=config.probed,
         )
-
-    def _crop(self, side: int, area: Area) -> Views:
-        config = self._config
-        mirror = config.dataset in MIRRORED
-        return Views(side=side, area=area, turn=config.turn, light=config.light, noise=config.noise, mirror=mirror)
 
 
 def local_side(model: networks.Name, side: int) -> int:
