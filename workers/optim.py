@@ -159,6 +159,20 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     return flat
 
 
+def blank_state(name: str, params: Iterable[Tensor], values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Zeros for what `state_tensors` would return after a step, counters apart: memory to receive into.
+
+    What state there is comes from a step of the optimizer on a parameter of no importance. Raises as `build` does.
+    """
+    probe = torch.ones(2, 2, requires_grad=True)
+    optimizer = build(name, [probe], values)
+    probe.grad = torch.ones_like(probe)
+    optimizer.step()
+    state = optimizer.state[probe]
+    names = [each for each, value in state.items() if isinstance(value, Tensor) and value.shape == probe.shape]
+    return {f"{i}.{each}": torch.zeros_like(p) for i, p in enumerate(params) for each in names}
+
+
 def load_state_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor], *, adopt: bool = False) -> None:
     """Replace all state by copies of what `state_tensors` returned, on an optimizer that has state or has none yet.
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from api_schemas import scaling
 from api_schemas.ceiling import REVISIONS, Ceiling, by_noise, ceiling
@@ -32,7 +33,7 @@ from workers.gradients import GradientReducer, square_sum
 from workers.group import Group
 from workers.noise import NoiseEstimate
 from workers.recipes import Recipe
-from workers.state import State
+from workers.state import Groups, State
 
 
 class Replica:
@@ -54,6 +55,9 @@ class Replica:
         self.values: dict[str, Any] = {}  # in force since the last resize; lr is the schedule's at that sample
         self._peak: dict[str, Any] = {}  # the optimizer's own, lr at the schedule's peak
         self._buffers = BufferSnapshot(self.model)
+        self._new_model = recipe.model
+        self._blank: dict[str, Tensor] = {}  # for optimizer state that is received
+        self._spoiled = False  # model and EMA are not as they were made, nor whose they were meant to be
 
     @property
     def feeds_second_moment(self) -> bool:
@@ -95,6 +99,9 @@ class Replica:
 
     def begin(self, size: Size) -> None:
         """Start from the recipe's initial weights, at this size."""
+        if self._spoiled:
+            self._renew()
+        self._blank = {}
         self.samples = 0
         self.size = size
         self.optimizer = self._new_optimizer()
@@ -194,6 +201,27 @@ class Replica:
             meta["noise_ceiling"] = asdict(self._noise_ceiling)
         return State(groups, meta)
 
+    def prepare(self) -> None:
+        """Have memory ready for `landing`; until then this replica has as much as others that train."""
+        if self.samples < 0:
+            values = optimizer_values(self.spec, self.size).values
+            self._blank = optim.blank_state(self.spec.optimizer.name, self.model.parameters(), values)
+
+    def landing(self) -> Groups | None:
+        """Where another's state may be received, for `load` to adopt; None: what is here may be needed yet."""
+        if self.samples >= 0:
+            return None
+        self._spoiled = True
+        return {**self.state().groups, "optimizer": self._blank}
+
+    def _renew(self) -> None:
+        """Model and EMA as they were made."""
+        initial = self._new_model().state_dict()
+        for module in (self.model, *((self.ema.module,) if self.ema else ())):
+            module.load_state_dict(initial)
+        self.keep_buffers()
+        self._spoiled = False
+
     def load(self, state: State, *, adopt: bool = False) -> None:
         """Take over what `state` returned elsewhere; with `adopt` it is this replica's from now on."""
         self.model.load_state_dict(state.groups["model"])
@@ -205,6 +233,7 @@ class Replica:
         self.noise = NoiseEstimate(**state.meta["noise"])
         self._noise_ceiling = Ceiling(**state.meta.get("noise_ceiling", {}))
         self.samples = state.meta["samples"]
+        self._blank, self._spoiled = {}, False
         self.keep_buffers()
 
     def _new_optimizer(self) -> torch.optim.Optimizer:

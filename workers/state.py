@@ -33,17 +33,19 @@ class State:
         return sum(tensor.nbytes for group in self.groups.values() for tensor in group.values())
 
 
-def exchange(peers: Group, plan: Transfers, state: State | None) -> State | None:
+def exchange(peers: Group, plan: Transfers, state: State | None, landing: Groups | None = None) -> State | None:
     """Hand the state of the sources to the receivers; returns what a receiver got, None elsewhere.
 
     Sources send from where the tensors lie, all in flight together, and take turns when there are several. What arrives
     is contiguous and on the CPU; tensors that were tied at the source are no longer, and small ones are views of shared
-    memory. Raises MeshBroken, and ValueError at a source without a state.
+    memory. Large ones land in a receiver's own tensors of the same name in `landing`, if it brings them: memory that is
+    used for the first time costs as much as what is received into it. They hold anything once an exchange has failed.
+    Raises MeshBroken, and ValueError at a source without a state.
     """
     if not plan.receivers:
         return None
     if peers.rank in plan.receivers:
-        return _receive(peers, plan)
+        return _receive(peers, plan, landing or {})
     if peers.rank in plan.sources:
         if state is None:
             raise ValueError(f"rank {peers.rank} is to hand on a state, and has none")
@@ -58,14 +60,14 @@ def _send(peers: Group, plan: Transfers, state: State) -> None:
     peers.wait([work for receiver in plan.receivers for work in peers.send([*first, *mine], receiver)])
 
 
-def _receive(peers: Group, plan: Transfers) -> State:
+def _receive(peers: Group, plan: Transfers, landing: Groups) -> State:
     lead = plan.sources[0]
     length = torch.zeros(1, dtype=torch.int64)
     peers.wait(peers.receive([length], lead))
     text = torch.empty(int(length), dtype=torch.uint8)
     peers.wait(peers.receive([text], lead, first_tag=1))
     header = json.loads(text.numpy().tobytes())
-    state, pieces = _allocate(header)
+    state, pieces = _allocate(header, landing)
     works = []
     for source in plan.sources:
         mine = [piece for number, piece in enumerate(pieces) if plan.source_of(number) == source]
@@ -85,12 +87,13 @@ def _pieces(state: State) -> tuple[Tensor, list[Tensor]]:
     return torch.frombuffer(bytearray(header), dtype=torch.uint8), [*packs, *(tensors[i] for i in large)]
 
 
-def _allocate(header: dict[str, Any]) -> tuple[State, list[Tensor]]:
+def _allocate(header: dict[str, Any], landing: Groups) -> tuple[State, list[Tensor]]:
     """Tensors to receive into: those of the state, and the pieces in which they travel, which are the same memory."""
     names = [(group, name) for group, name, _, _ in header["tensors"]]
     shapes = [(torch.Size(shape), getattr(torch, dtype)) for _, _, shape, dtype in header["tensors"]]
     small, large = _sorted([(shape.numel(), dtype) for shape, dtype in shapes])
-    tensors = {i: torch.empty(shapes[i][0], dtype=shapes[i][1]) for i in large}
+    own = [landing.get(group, {}).get(name) for group, name in names]
+    tensors = {i: _fitting(own[i], *shapes[i]) for i in large}
     pieces = list(tensors.values())
     for numbers in reversed(small):
         sizes = [shapes[i][0].numel() for i in numbers]
@@ -100,6 +103,18 @@ def _allocate(header: dict[str, Any]) -> tuple[State, list[Tensor]]:
     for i, (group, name) in enumerate(names):
         groups[group][name] = tensors[i]
     return State(groups, header["meta"]), pieces
+
+
+def _fitting(own: Tensor | None, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """That tensor where it can take in one like this, else a new one."""
+    if (
+        own is not None
+        and own.device.type == "cpu"
+        and own.is_contiguous()
+        and (own.shape, own.dtype) == (shape, dtype)
+    ):
+        return own
+    return torch.empty(shape, dtype=dtype)
 
 
 def _sorted(kinds: Sequence[tuple[int, torch.dtype]]) -> tuple[list[list[int]], list[int]]:

@@ -69,6 +69,8 @@ class Trainer:
         seed = spec.seed if spec.data_seed is None else spec.data_seed
         self.order = SampleOrder(len(data), seed)  # type: ignore[arg-type]
         self.replica = Replica(spec, recipe, self.order.size, self.device)
+        if not self.device.is_gpu:
+            self.replica.prepare()
         self._feed = Feed(data, recipes.augmentation(recipe), self.order, self.device)
         self._journal = journal
         self._archive = archive
@@ -164,7 +166,8 @@ class Trainer:
             state.meta.update(
                 due=sorted(self._occasions.due), tally=self._tally.to_dict(), trained_at=asdict(self._size_before())
             )
-        received = exchange(group, roles, state)
+        landing = self.replica.landing() if group.rank in roles.receivers else None
+        received = exchange(group, roles, state, landing)
         if received:
             self.replica.load(received, adopt=True)
             self._occasions.due = set(received.meta["due"])

@@ -130,6 +130,15 @@ def test_loaded_state_is_a_copy_or_adopted(name: str, base: dict[str, Any]) -> N
 
 
 @every_optimizer
+def test_memory_for_state_is_what_a_step_makes(name: str, base: dict[str, Any]) -> None:
+    model, optimizer = started(name, base)
+    blank = optim.blank_state(name, model.parameters(), scaling.derive(name, base, 1.0).values)
+    state = optim.state_tensors(optimizer)
+    assert blank.keys() == {key for key, value in state.items() if value.dim()}
+    assert all(value.shape == state[key].shape and not value.any() for key, value in blank.items())
+
+
+@every_optimizer
 def test_state_is_multiplied_by_its_factors(name: str, base: dict[str, Any]) -> None:
     _, optimizer = started(name, base)
     before = {key: value.clone() for key, value in optim.state_tensors(optimizer).items()}

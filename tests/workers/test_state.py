@@ -105,6 +105,25 @@ def hand_on(_: Link, rendezvous: Rendezvous, all_sources: list[tuple[int, ...]])
     return outcomes
 
 
+def land(_: Link, rendezvous: Rendezvous) -> list[str]:
+    """Which tensors arrived in the receiver's own memory: those that are large enough, and fit."""
+    mesh = Mesh(rendezvous)
+    mesh.join()
+    sent = rich_state()
+    own = {
+        name: torch.zeros_like(t, memory_format=torch.contiguous_format) for name, t in sent.groups["optimizer"].items()
+    }
+    landing = {"optimizer": own | {"half": torch.zeros(9999, dtype=torch.float16), "mask": torch.zeros(300, 300)}}
+    got = exchange(mesh, plan_of(2, (0,)), sent if mesh.rank == 0 else None, landing)
+    mesh.vote(False)
+    mesh.leave()
+    if got is None:
+        return []
+    assert about(got) == about(sent)
+    arrived = got.groups["optimizer"]
+    return [name for name, tensor in landing["optimizer"].items() if arrived[name].data_ptr() == tensor.data_ptr()]
+
+
 def hand_on_nothing(_: Link, rendezvous: Rendezvous) -> Any:
     mesh = Mesh(rendezvous)
     mesh.join()
@@ -151,6 +170,11 @@ def test_one_exchange_after_the_other_in_changing_roles(peers: Peers) -> None:
         ["the same", "the same", "untouched", "the same"],
         ["the same", "the same", "untouched", "untouched"],
     ]
+
+
+def test_large_tensors_arrive_where_the_receiver_has_room_for_them(peers: Peers) -> None:
+    fitting = ["tied.in", "tied.out", "conv", "transposed", "every other", "past the edge", "big", "integers"]
+    assert peers.run(land, 2) == [[], fitting]
 
 
 def test_a_state_without_tensors_arrives(peers: Peers) -> None:

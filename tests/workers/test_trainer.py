@@ -305,3 +305,23 @@ def test_in_bf16_weights_and_their_average_stay_in_fp32_and_go_the_same_way(tmp_
     assert {t.dtype for t in ours.values() if t.is_floating_point()} == {torch.float32}
     a, b = (torch.cat([t.flatten() for name, t in each.items() if "ema." in name]) for each in (ours, theirs))
     assert 0 < (a - b).norm() < 0.1 * b.norm()
+
+
+def test_who_begins_after_a_broken_exchange_begins_with_the_initial_weights(tmp_path: Path, store: TCPStore) -> None:
+    """A joiner receives into its own tensors. If nobody with a state is left then, it is the first of all."""
+    desk, other = (Desk(tmp_path / name, store, spec()) for name in ("one", "other"))
+    replica = desk.trainer.replica
+    landing = replica.landing()
+    assert landing is not None
+    assert landing["model"]["0.weight"].data_ptr() == replica.model.state_dict()["0.weight"].data_ptr()
+    assert landing["optimizer"]["0.exp_avg"].shape == (8, 4)
+    for tensors in landing.values():
+        for tensor in tensors.values():
+            tensor.fill_(7)
+    assert desk.train()
+    assert other.train()
+    assert replica.landing() is None
+    ours, theirs = replica.state(), other.trainer.replica.state()
+    assert ours.groups.keys() == theirs.groups.keys()
+    for group, tensors in ours.groups.items():
+        assert all(torch.equal(tensor, theirs.groups[group][name]) for name, tensor in tensors.items())
