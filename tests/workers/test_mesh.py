@@ -240,6 +240,21 @@ def leave_first(_: Link, rendezvous: Rendezvous) -> str:
         return "noticed"
 
 
+def vote_late(link: Link, rendezvous: Rendezvous, late: int) -> str:
+    """All vote, one of them when it is told to; whoever is told so again is severed."""
+    with joined(rendezvous) as mesh:
+        mesh.vote(False)
+        link.report("joined")
+        if mesh.rank == late:
+            link.word()
+        threading.Thread(target=lambda: (link.word(), mesh.sever()), daemon=True).start()
+        try:
+            mesh.vote(False)
+        except MeshBroken:
+            return "broken"
+        return "passed"
+
+
 def err(_: Link, rendezvous: Rendezvous, make: Callable[[], Tensor]) -> str:
     """The error that a recipe's mistake in one member becomes there, while the other members wait for it."""
     with joined(rendezvous) as mesh:
@@ -595,3 +610,21 @@ def test_gloo_listens_where_the_store_is_reached(host: str) -> None:
     before = set(module._listening())
     with joined(Rendezvous(generation=1, host=host, port=store.port, rank=0, world=1)):
         assert {address for address, _ in set(module._listening()) - before} == {host}
+
+
+@pytest.mark.parametrize("dies", [0, 1, 2])
+def test_a_vote_comes_to_nothing_if_one_who_voted_dies_before_the_last_has(peers: Peers, dies: int) -> None:
+    """Else some would have a result and others not: what the lost one confirmed would be lost with a second one."""
+    members = peers.take(4)
+    for peer, rendezvous in zip(members, peers.rendezvous(4), strict=True):
+        peer.start(vote_late, rendezvous, 3)
+    for peer in members:
+        peer.report()
+    time.sleep(0.3)  # their ballots are on the way
+    doomed = members.pop(dies)
+    doomed.kill()
+    members[-1].tell("vote")
+    time.sleep(0.3)
+    for peer in members:
+        peer.tell("sever")
+    assert [peer.result() for peer in members] == ["broken"] * 3
