@@ -199,6 +199,29 @@ def preview(
 
 
 @app.command()
+def recipes(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Of one recipe, or your own package.module:Class: its settings."),
+    ] = None,
+    py_modules: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A zip or wheel that your own recipe is in; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what can be trained."""
+    if name is not None:
+        recipe = ctx.obj.recipe(name, py_modules=py_modules)
+        _show(recipe, display.recipe_view(recipe), as_json)
+        return
+    page = ctx.obj.recipes()
+    shown = display.recipe_list(page.items) if page.items else "The nodes have not said yet which recipes they have."
+    _show(page, shown, as_json)
+
+
+@app.command()
 def cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show the nodes, and which jobs wait for them."""
     view = ctx.obj.cluster()

@@ -243,6 +243,13 @@ class Client:
         """The training tasks that the service knows."""
         return parse(self._get("/v1/recipes"), Page[RecipeInfo])
 
+    def recipe(self, name: str, *, py_modules: Sequence[str] | None = None) -> RecipeInfo:
+        """One of them, or your own `package.module:Class`, of packages at these URLs if not on the service's path.
+
+        Raises NotFound, also where the service cannot import it.
+        """
+        return parse(self._get(f"/v1/recipes/{quote(name, safe='')}", py_modules=py_modules), RecipeInfo)
+
     def cluster(self) -> ClusterView:
         """Nodes, and who waits for them."""
         return parse(self._get("/v1/cluster"), ClusterView)

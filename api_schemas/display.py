@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -14,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api_schemas.previews import ScalingRow, SizePreview
-from api_schemas.views import ClusterView, JobRow, JobView, Node, Phase, Resize, ResizePreview
+from api_schemas.views import ClusterView, JobRow, JobView, Node, Phase, RecipeInfo, Resize, ResizePreview
 from api_schemas.wording import SHOWN, age, counted, duration, explain, number, scores, share, size_of, workers
 
 PLAIN_WIDTH = 500
@@ -124,6 +126,40 @@ def size_list(sizes: Sequence[SizePreview]) -> RenderableType:
     """The sizes that a job may have, a line each."""
     rows = [((size.workers, size.batch, size.kappa), size) for size in sizes]
     return _values(("workers", "batch", "kappa"), rows)
+
+
+def recipe_list(recipes: Sequence[RecipeInfo]) -> RenderableType:
+    """What can be trained, a line each."""
+    table = _table("recipe", "why")
+    table.columns[1].header = ""
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.summary)
+    return table
+
+
+def recipe_view(recipe: RecipeInfo) -> RenderableType:
+    """One recipe and its settings."""
+    schema = recipe.config_schema
+    table = _table("setting", "default", "allowed", "why")
+    table.columns[3].header = ""
+    for name, setting in schema.get("properties", {}).items():
+        default = "required" if name in schema.get("required", ()) else json.dumps(setting.get("default"))
+        table.add_row(name, default, _allowed(setting, schema.get("$defs", {})), setting.get("description", ""))
+    settings: list[RenderableType] = ["", table] if table.rows else []
+    return Group(recipe.summary, *settings)
+
+
+def _allowed(setting: Mapping[str, Any], defined: Mapping[str, Any]) -> str:
+    """Of a JSON schema what fits into a cell."""
+    if "$ref" in setting:
+        return _allowed(defined.get(setting["$ref"].rpartition("/")[2], {}), defined)
+    if "anyOf" in setting:
+        return " or ".join(_allowed(option, defined) for option in setting["anyOf"])
+    if "enum" in setting:
+        return ", ".join(map(str, setting["enum"]))
+    low, high = (number(setting[end]) if end in setting else "" for end in ("minimum", "maximum"))
+    limits = f" {low} to {high}" if low and high else f" from {low} on" if low else f" up to {high}" if high else ""
+    return f"{setting.get('type', 'any')}{limits}"
 
 
 def cluster_view(cluster: ClusterView) -> RenderableType:

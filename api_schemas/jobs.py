@@ -60,20 +60,20 @@ class _Part(BaseModel):
 ModuleUrl = Annotated[
     str,
     Field(max_length=2000),
+    AfterValidator(_printable),
     AfterValidator(
         _matches(r"[a-z][a-z0-9]*://[^\s]+\.(zip|whl)", "must be the URL of a .zip or .whl file, as s3://bucket/a.zip")
     ),
 ]
 
 
+RecipeName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+
+
 class RecipeSpec(_Part):
     """Which training task, and its own settings."""
 
-    name: Annotated[str, AfterValidator(_printable)] = Field(
-        min_length=1,
-        max_length=200,
-        description="A name of the catalogue, or `package.module:Class` importable on the nodes.",
-    )
+    name: RecipeName = Field(description="A name of the catalogue, or `package.module:Class` importable on the nodes.")
     config: Annotated[dict[str, Any], AfterValidator(_no_nul)] = Field(
         {}, description="The recipe's own settings; its schema is in GET /v1/recipes."
     )

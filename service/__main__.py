@@ -72,11 +72,12 @@ def api(
     import uvicorn  # a process loads what it needs: the reconciler needs no HTTP, the API no Ray
 
     from service.app import create_app
+    from service.own_recipes import Reader
 
     _begin(parent)
     settings = _settings()
     config = uvicorn.Config(
-        create_app(settings, _database(settings)),
+        create_app(settings, _database(settings), read_recipe=Reader() if settings.read_recipes else None),
         host=settings.host,
         port=settings.port,
         log_config=None,

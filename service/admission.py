@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -11,28 +13,49 @@ from sqlmodel import Session, col, select
 
 from api_schemas.errors import FieldError, UnknownRecipe
 from api_schemas.jobs import RecipeSpec
+from api_schemas.views import RecipeInfo
+from service.own_recipes import Unreadable
 from service.tables import RecipeRow
 from service.validation import MAX_ERRORS, invalid, pointer
 
+logger = logging.getLogger(__name__)
+
 MESSAGE_LENGTH = 300
 
+ReadRecipe = Callable[[RecipeSpec], RecipeInfo]
+"""Reads a recipe that the catalogue does not have. Raises Unreadable."""
 
-def check_recipe(session: Session, recipe: RecipeSpec) -> None:
-    """A catalogue recipe must exist and accept its config. Raises UnknownRecipe, InvalidRequest.
 
-    `package.module:Class` is on the nodes, where the service cannot look; so is everything while the catalogue is
-    empty, because the cluster never answered yet. The workers check those.
+def own_recipe(read: ReadRecipe | None, recipe: RecipeSpec) -> RecipeInfo | None:
+    """What the user's own recipe asks for; None where it is not read: only the nodes may have it."""
+    if read is None or ":" not in recipe.name:
+        return None
+    try:
+        return read(recipe)
+    except Unreadable as error:
+        logger.info("%s", error, extra={"action": "recipe_unread", "recipe": recipe.name})
+        return None
+
+
+def check_recipe(session: Session, recipe: RecipeSpec, own: RecipeInfo | None) -> None:
+    """A recipe must accept its config, and one without a module be in the catalogue.
+
+    `own` is what `own_recipe` found. What cannot be looked at, as the catalogue before the cluster ever answered, is
+    taken as it is; the workers check it. Raises UnknownRecipe, InvalidRequest.
     """
-    if ":" in recipe.name:
+    schema = own.config_schema if own else _of_catalogue(session, recipe.name)
+    if schema is None:
         return
-    row = session.get(RecipeRow, recipe.name)
-    if row is None:
-        _check_catalogue(session, recipe.name)
-        return
-    validator = Draft202012Validator(row.config_schema, registry=Registry())
-    errors = list(_config_errors(validator, recipe))
+    errors = list(_config_errors(Draft202012Validator(schema, registry=Registry()), recipe))
     if errors:
         raise invalid(errors)
+
+
+def _of_catalogue(session: Session, name: str) -> dict[str, Any] | None:
+    row = session.get(RecipeRow, name)
+    if row is None and ":" not in name:
+        _check_catalogue(session, name)
+    return row.config_schema if row else None
 
 
 def _check_catalogue(session: Session, name: str) -> None:

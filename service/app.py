@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import ScalingPreviewRequest
 from service import openapi, problems
+from service.admission import ReadRecipe
 from service.context import Context
 from service.db import Database
 from service.guard import Guard
@@ -23,14 +24,19 @@ def create_app(
     database: Database,
     *,
     new_job_id: Callable[[], str] | None = None,
+    read_recipe: ReadRecipe | None = None,
     new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
 ) -> FastAPI:
-    """The application. Job ids are by default in the order of time, by the database's clock."""
+    """The application. Job ids are by default in the order of time, by the database's clock.
+
+    Without `read_recipe` the users' own recipes are checked on the nodes alone.
+    """
     app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None)
     app.state.context = Context(
         settings=settings,
         database=database,
         new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
+        read_recipe=read_recipe,
     )
     for router in (jobs.router, history.streams, history.router, files.router, surroundings.router):
         app.include_router(router)

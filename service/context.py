@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.admission import ReadRecipe
 from service.db import Database
 from service.settings import Settings
 
@@ -19,6 +20,7 @@ class Context:
     settings: Settings
     database: Database
     new_job_id: Callable[[], str]
+    read_recipe: ReadRecipe | None
 
 
 def _context(request: Request) -> Context:

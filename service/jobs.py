@@ -17,7 +17,7 @@ from api_schemas.jobs import JobPatch, JobSpec, Label, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, Phase, ResizePreview
 from service import events
-from service.admission import check_recipe
+from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
 from service.lifecycle import Happening
 from service.previews import job_preview, resize_preview
@@ -57,18 +57,21 @@ class JobQuery(BaseModel):
     label: list[str] = Field([], max_length=64, description="`key=value`, as often as needed.")
 
 
-def submit(database: Database, spec: JobSpec, *, job_id: str, storage: str, key: str | None) -> tuple[JobView, bool]:
+def submit(
+    database: Database, spec: JobSpec, read: ReadRecipe | None, *, job_id: str, storage: str, key: str | None
+) -> tuple[JobView, bool]:
     """Take a job, and whether it is new: the same key and spec again are the job of the first time.
 
     Raises UnknownRecipe, InvalidRequest, ScalingError; Conflict for a key that was used for another spec.
     """
     job_preview(spec)
     body = _as_stored(spec)
+    own = own_recipe(read, spec.recipe)
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     with database.writing() as session:
         if key is not None and (known := session.exec(select(Job).where(Job.idempotency_key == key)).first()):
             return _same(known, digest), False
-        check_recipe(session, spec.recipe)
+        check_recipe(session, spec.recipe, own)
         job = _new_job(spec, body, job_id, storage, database.now())
         job.idempotency_key, job.body_digest = key, digest
         session.add(job)
@@ -76,11 +79,12 @@ def submit(database: Database, spec: JobSpec, *, job_id: str, storage: str, key:
         return job_view(job), True
 
 
-def preview(database: Database, spec: JobSpec) -> JobPreview:
+def preview(database: Database, spec: JobSpec, read: ReadRecipe | None) -> JobPreview:
     """What `submit` would take. Raises as it does."""
     _as_stored(spec)
+    own = own_recipe(read, spec.recipe)
     with database.reading() as session:
-        check_recipe(session, spec.recipe)
+        check_recipe(session, spec.recipe, own)
     return job_preview(spec)
 
 

@@ -60,4 +60,7 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(None, description="Of a running cluster; null: the service starts its own.")
     local_slots: int | None = Field(None, ge=1, description="CPUs of the own Ray head; null: all of the machine.")
     max_body_bytes: int = Field(MIB, ge=1, description="Larger request bodies are refused.")
+    read_recipes: bool = Field(
+        True, description="Import a user's own recipe in a process beside the service, to check its config at submit."
+    )
     event_poll_s: float = Field(0.2, gt=0, description="How often a live stream looks for something new.")

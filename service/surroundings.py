@@ -7,9 +7,12 @@ from datetime import timedelta
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 
-from api_schemas.errors import Unavailable
+from api_schemas.errors import NotFound, Unavailable
+from api_schemas.jobs import RecipeSpec
 from api_schemas.views import ClusterView, Health, Page, RecipeInfo
+from service.admission import ReadRecipe
 from service.db import Database
+from service.own_recipes import Unreadable
 from service.tables import ClusterRow, RecipeRow
 
 FRESH = timedelta(seconds=30)
@@ -21,6 +24,20 @@ def recipes(database: Database) -> Page[RecipeInfo]:
     with database.reading() as session:
         rows = session.exec(select(RecipeRow).order_by(col(RecipeRow.name))).all()
     return Page(items=[RecipeInfo.model_validate(row.model_dump()) for row in rows])
+
+
+def recipe(database: Database, recipe: RecipeSpec, read: ReadRecipe | None) -> RecipeInfo:
+    """One of the catalogue, or a user's own. Raises NotFound."""
+    with database.reading() as session:
+        row = session.get(RecipeRow, recipe.name)
+    if row is not None:
+        return RecipeInfo.model_validate(row.model_dump())
+    if read is None or ":" not in recipe.name:
+        raise NotFound(f"There is no recipe {recipe.name!r} here; GET /v1/recipes lists those of the catalogue.")
+    try:
+        return read(recipe)
+    except Unreadable as error:
+        raise NotFound(str(error)) from error
 
 
 def cluster(database: Database) -> ClusterView:

@@ -51,10 +51,12 @@ def submit(
     """Hand in a job (JSON or YAML). With `dry_run` nothing is stored: the answer is the spec and its sizes."""
     if query.dry_run:
         response.status_code = 200
-        return jobs.preview(context.database, spec)
+        return jobs.preview(context.database, spec, context.read_recipe)
     job_id = context.new_job_id()
     storage = f"{context.settings.storage_url.rstrip('/')}/{job_id}"
-    job, new = jobs.submit(context.database, spec, job_id=job_id, storage=storage, key=idempotency_key)
+    job, new = jobs.submit(
+        context.database, spec, context.read_recipe, job_id=job_id, storage=storage, key=idempotency_key
+    )
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     response.headers["ETag"] = etag(job.revision)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem
+from api_schemas.jobs import ModuleUrl, RecipeName, RecipeSpec
 from api_schemas.previews import ScalingPreview, ScalingPreviewRequest
 from api_schemas.views import ClusterView, Health, Page, RecipeInfo
 from service import reference, surroundings
-from service.context import DatabaseDep
+from service.context import ContextDep, DatabaseDep
 from service.openapi import takes
 from service.previews import scaling_preview
 from service.routes.parameters import NONE
@@ -32,6 +34,21 @@ def preview(
 def recipes(database: DatabaseDep) -> Page[RecipeInfo]:
     """The training tasks that the nodes know, with the schema of their config."""
     return surroundings.recipes(database)
+
+
+class Packages(BaseModel):
+    """Where a user's own recipe comes from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    py_modules: list[ModuleUrl] = Field([], max_length=20, description="As `recipe.py_modules` of a job.")
+
+
+@router.get("/v1/recipes/{name}", tags=["recipes"])
+def recipe(name: Annotated[RecipeName, Path()], query: Annotated[Packages, Query()], context: ContextDep) -> RecipeInfo:
+    """A recipe of the catalogue, or your own `package.module:Class`, which a process of the service then imports."""
+    asked = RecipeSpec(name=name, py_modules=tuple(query.py_modules))
+    return surroundings.recipe(context.database, asked, context.read_recipe)
 
 
 @router.get("/v1/cluster", tags=["cluster"], dependencies=NONE)

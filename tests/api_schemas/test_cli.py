@@ -13,7 +13,7 @@ from api_schemas.board import Board
 from api_schemas.cli import app
 from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest, NotFound
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingRow, SizePreview
-from api_schemas.views import ClusterView, JobRow, Node, Page, Phase, QueuedJob
+from api_schemas.views import ClusterView, JobRow, Node, Page, Phase, QueuedJob, RecipeInfo
 from tests.api_schemas.answers import (
     NOW,
     SPEC,
@@ -265,6 +265,44 @@ def test_preview_of_an_optimizer(service: Answers) -> None:
     assert ["4", "0.4"] in rows
 
 
+BYOL = RecipeInfo(
+    name="byol",
+    summary="Learn features.",
+    config_schema={
+        "properties": {
+            "depth": {"type": "integer", "minimum": 1, "maximum": 16, "default": 2, "description": "Layers."},
+            "rate": {"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}], "default": None},
+            "model": {"$ref": "#/$defs/Model"},
+            "folder": {"type": "string"},
+        },
+        "required": ["folder"],
+        "$defs": {"Model": {"enum": ["mlp", "cnn"]}},
+    },
+)
+
+
+def test_recipes(service: Answers) -> None:
+    service.add("GET", "/v1/recipes", Page(items=[BYOL]))
+    (line,) = (line for line in emascale(service, "recipes").stdout.splitlines() if "byol" in line)
+    assert "Learn features." in line
+
+
+def test_no_recipes_yet(service: Answers) -> None:
+    service.add("GET", "/v1/recipes", Page[RecipeInfo](items=[]))
+    assert "not said yet" in emascale(service, "recipes").stdout
+
+
+def test_the_settings_of_a_recipe(service: Answers) -> None:
+    service.add("GET", "/v1/recipes/byol", BYOL)
+    shown = emascale(service, "recipes", "byol").stdout
+    assert shown.startswith("Learn features.")
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines() if line.strip()}
+    assert rows["depth"] == "2 integer 1 to 16 Layers."
+    assert rows["rate"] == "null number from 0 on or null"
+    assert rows["model"] == "null mlp, cnn"
+    assert rows["folder"] == "required string"
+
+
 def test_cluster(service: Answers) -> None:
     node = Node(id="f" * 56, address="127.0.0.2", alive=True, cpu=4, gpu=0, cpu_used=3, gpu_used=0)
     waiting = QueuedJob(id="abc123", name="digits", priority=0, message="Waits for 2 workers.")
@@ -302,6 +340,7 @@ def prepared() -> Answers:
     service.add("POST", f"{JOB}/cancel", job_view())
     service.add("GET", f"{JOB}/logs", httpx.Response(200, text="a line\n"))
     service.add("POST", "/v1/scaling/preview", ScalingPreview(items=[]))
+    service.add("GET", "/v1/recipes", Page(items=[BYOL]))
     service.add("GET", "/v1/cluster", ClusterView(connected=False, seen_at=None, nodes=[], queue=[]))
     return service
 
@@ -316,6 +355,7 @@ ARGUMENTS = {
     "cancel": ["abc123"],
     "logs": ["abc123"],
     "preview": ["--optimizer", "sgd"],
+    "recipes": [],
     "cluster": [],
 }
 

@@ -31,6 +31,13 @@ def test_the_catalogue_by_name(world: World) -> None:
     ]
 
 
+def test_a_recipe_of_the_catalogue(world: World) -> None:
+    row = RecipeInfo(name="byol", summary="It is byol.", config_schema={"type": "object"})
+    Roster(world.database).write_recipes([row])
+    assert world.get("/v1/recipes/byol") == row.model_dump()
+    problem(world.http.get("/v1/recipes/a%00b"), 422, "invalid_request")
+
+
 def test_the_cluster_as_it_was_last_seen(world: World) -> None:
     waiting = QueuedJob(id="j1", name="digits", priority=2, message="Needs 4 workers of 1 CPU.")
     picture(world, queue=[waiting])

@@ -101,10 +101,12 @@ def augmentation(recipe: object) -> Any:
 
 def catalogue() -> list[dict[str, Any]]:
     """Name, summary and config schema of every recipe in RECIPES, by name: rows of GET /v1/recipes."""
-    return [_row(name, load(name)) for name in sorted(RECIPES)]
+    return [row(name) for name in sorted(RECIPES)]
 
 
-def _row(name: str, recipe: type[Recipe]) -> dict[str, Any]:
+def row(name: str) -> dict[str, Any]:
+    """Name, summary and config schema of one recipe. Raises as `load` does."""
+    recipe = load(name)
     summary = (inspect.getdoc(recipe) or "").partition("\n")[0]
     return {"name": name, "summary": summary, "config_schema": recipe.Config.model_json_schema()}
 

@@ -1,0 +1,59 @@
+"""Recipes of the users' own: a process apart imports them and tells what they ask for; the service runs nobody's code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from threading import BoundedSemaphore
+
+from pydantic import ValidationError
+
+from api_schemas.jobs import RecipeSpec
+from api_schemas.views import RecipeInfo
+
+logger = logging.getLogger(__name__)
+
+SECRET = ("EMASCALE_", "RAY_")
+"""How the names of environment variables begin that are none of a recipe's business: the database and the cluster."""
+
+REASON = 500
+"""Characters of what a process says when it fails, from the end."""
+
+
+class Unreadable(Exception):
+    """The recipe cannot be looked at from here; the reason as a sentence. On the nodes it may be there all the same."""
+
+
+class Reader:
+    """Reads recipes, a few at a time: each costs a process that imports torch."""
+
+    def __init__(self, *, patience_s: float = 30.0, at_once: int = 2) -> None:
+        self._patience_s = patience_s
+        self._turns = BoundedSemaphore(at_once)
+
+    def __call__(self, recipe: RecipeSpec) -> RecipeInfo:
+        """Its summary and the schema of its config. Raises Unreadable."""
+        if not self._turns.acquire(timeout=self._patience_s):
+            raise Unreadable("Too many recipes are being read.")
+        try:
+            return self._read(recipe)
+        finally:
+            self._turns.release()
+
+    def _read(self, recipe: RecipeSpec) -> RecipeInfo:
+        command = [sys.executable, "-m", "workers.recipes", recipe.name, *recipe.py_modules]
+        known = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
+        try:
+            done = subprocess.run(
+                command, env=known, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._patience_s, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unreadable(f"Recipe {recipe.name!r} was not imported in {self._patience_s:g} s.") from error
+        if done.returncode:
+            raise Unreadable(done.stderr.decode(errors="replace").strip()[-REASON:])
+        try:
+            return RecipeInfo.model_validate_json(done.stdout)
+        except ValidationError as error:  # it wrote to the file descriptor itself
+            raise Unreadable(f"Recipe {recipe.name!r} does not describe itself.") from error
