@@ -1,4 +1,4 @@
-"""Recipes of the users' own: a process apart imports them and tells what they ask for; the service runs nobody's code."""
+"""Recipes of the users' own: a process apart imports them and tells what they ask for. Nothing of them runs here."""
 
 from __future__ import annotations
 
