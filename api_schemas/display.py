@@ -22,6 +22,9 @@ from api_schemas.wording import SHOWN, age, counted, duration, explain, number, 
 PLAIN_WIDTH = 500
 """Columns where the output is no terminal: wide enough that nothing is cut."""
 
+LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+"""Of a JSON schema, in words."""
+
 LEAST = {"loss": 9, "lr": 9, "rho": 6}
 """Columns that these take at least, live: what changes all the time must not make the table jump."""
 
@@ -157,9 +160,8 @@ def _allowed(setting: Mapping[str, Any], defined: Mapping[str, Any]) -> str:
         return " or ".join(_allowed(option, defined) for option in setting["anyOf"])
     if "enum" in setting:
         return ", ".join(map(str, setting["enum"]))
-    low, high = (number(setting[end]) if end in setting else "" for end in ("minimum", "maximum"))
-    limits = f" {low} to {high}" if low and high else f" from {low} on" if low else f" up to {high}" if high else ""
-    return f"{setting.get('type', 'any')}{limits}"
+    limits = [f"{word} {number(setting[limit])}" for limit, word in LIMITS.items() if limit in setting]
+    return " ".join([setting.get("type", "any"), *limits])
 
 
 def cluster_view(cluster: ClusterView) -> RenderableType:

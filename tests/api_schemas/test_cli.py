@@ -271,7 +271,10 @@ BYOL = RecipeInfo(
     config_schema={
         "properties": {
             "depth": {"type": "integer", "minimum": 1, "maximum": 16, "default": 2, "description": "Layers."},
-            "rate": {"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}], "default": None},
+            "rate": {
+                "anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "null"}],
+                "default": None,
+            },
             "model": {"$ref": "#/$defs/Model"},
             "folder": {"type": "string"},
         },
@@ -297,8 +300,8 @@ def test_the_settings_of_a_recipe(service: Answers) -> None:
     shown = emascale(service, "recipes", "byol").stdout
     assert shown.startswith("Learn features.")
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines() if line.strip()}
-    assert rows["depth"] == "2 integer 1 to 16 Layers."
-    assert rows["rate"] == "null number from 0 on or null"
+    assert rows["depth"] == "2 integer from 1 to 16 Layers."
+    assert rows["rate"] == "null number above 0 below 1 or null"
     assert rows["model"] == "null mlp, cnn"
     assert rows["folder"] == "required string"
 
