@@ -85,6 +85,7 @@ def _compared(runs: Sequence[Trained], bases: Sequence[tuple[Trained, Trained]])
         "metric": round(statistics.fmean(scores), 5),
         "metric_base": round(statistics.fmean(base_scores), 5),
         "metric_base_se": round(_error(base_scores), 5),
+        "seeds": len(runs),
     }
 
 

@@ -75,11 +75,11 @@ def _run(service: Stage, kappa: int, seed: int) -> Run:
         name=f"kappa {kappa}",
         recipe={"name": "byol", "config": {"hidden": 256, "head_hidden": 256}},
         optimizer={"name": "adamw", "lr": 3e-4},
-        schedule={"budget": "80 epochs"},
+        schedule={"budget": "40 epochs"},
         ema={"momentum": 0.99},
         batch={"base": BASE, "per_worker": BASE * kappa // 2},
         elasticity={"workers": [2, 2]},
-        evaluation={"every": "4 epochs"},
+        evaluation={"every": "2 epochs"},
         seed=seed,
     )
     job.ends()

@@ -24,8 +24,9 @@ from tests.benchmarks.peers.steps import Log
 BATCH = 8
 EVERY = 20
 """Steps from one checkpoint to the next."""
-TIMEOUT = timedelta(seconds=10)
-"""Of a collective, as the stall timeout of our own job."""
+TIMEOUT_S, WRITTEN_PER_S = 10, 2_000_000
+"""Of a collective: as the stall timeout of our own job, and a second more for so many parameters: others wait in it
+while the first one writes a checkpoint."""
 
 
 def network(hidden: int, depth: int) -> nn.Sequential:
@@ -84,7 +85,8 @@ def main() -> None:
     (folder / f"worker-{os.getpid()}").write_text(str(os.getppid()))
     training = Training(hidden, depth, folder)
     training.restore()
-    dist.init_process_group("gloo", timeout=TIMEOUT)
+    size = sum(parameter.numel() for parameter in training.model.parameters())
+    dist.init_process_group("gloo", timeout=timedelta(seconds=TIMEOUT_S + size // WRITTEN_PER_S))
     ddp = DistributedDataParallel(training.model, gradient_as_bucket_view=True)
     data = torch.randn(BATCH, 1, 8, 8), torch.randint(10, (BATCH,))
     lead = dist.get_rank() == 0
