@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from api_schemas.errors import Unavailable
 from service.actionlog import log_to_stderr
-from service.db import Database, connect, migrate
+from service.db import Database, UnusableDatabase, connect, migrate
 from service.head import HeadFailed
 from service.processes import end_with
 from service.settings import Settings
@@ -59,6 +59,8 @@ def serve_command(
         )
     except Unavailable as error:
         _fail(f"storage_url: {error}")
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
     except (AlreadyServed, HeadFailed, OSError) as error:
         _fail(str(error))
 
@@ -118,7 +120,11 @@ def reconcile(parent: Parent = None) -> None:
 def migrate_command() -> None:
     """Bring the database's tables up to date; `serve` does it by itself."""
     log_to_stderr()
-    migrate(_database(_settings()).engine)
+    database = _database(_settings())
+    try:
+        migrate(database.engine)
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
 
 
 async def _until_terminated(work: Any) -> None:
@@ -143,7 +149,10 @@ def _begin(parent: int | None) -> None:
 
 
 def _database(settings: Settings) -> Database:
-    return Database(connect(settings.database_url), lambda: datetime.now(UTC))
+    try:
+        return Database(connect(settings.database_url), lambda: datetime.now(UTC))
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
 
 
 def _settings(**given: Any) -> Settings:

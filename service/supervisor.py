@@ -44,7 +44,8 @@ class _Stopped(BaseException):
 def serve(settings: Settings, environment: Mapping[str, str], ready: Callable[[str], None]) -> None:
     """Run the service until SIGTERM or SIGINT; `ready` is told its address once it answers.
 
-    Call it in the main thread. Raises AlreadyServed, HeadFailed, OSError where the port is taken.
+    Call it in the main thread. Raises AlreadyServed, HeadFailed, UnusableDatabase, OSError where the port is
+    taken.
     """
     run_folder = settings.data_folder / "run"
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def serve(settings: Settings, environment: Mapping[str, str], ready: Callable[[s
         database = Database(connect(settings.database_url), lambda: datetime.now(UTC))
         cleanup.callback(database.engine.dispose)
         migrate(database.engine)
-        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, environment)
+        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, _for_nodes(environment))
         if head is not None:
             cleanup.callback(head.stop)
         supervisor = Supervisor(settings, environment, run_folder, listener, head)
@@ -186,6 +187,11 @@ def _as_environment(settings: Settings) -> dict[str, str]:
     """The settings for a child, as it reads them."""
     prefix = settings.model_config.get("env_prefix", "")
     return {f"{prefix}{name}".upper(): str(value) for name, value in settings if value is not None}
+
+
+def _for_nodes(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the URL of the database, which may hold a password: users' code runs there."""
+    return {name: value for name, value in environment.items() if name != "EMASCALE_DATABASE_URL"}
 
 
 def _importable(environment: Mapping[str, str]) -> dict[str, str]:

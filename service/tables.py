@@ -27,7 +27,7 @@ from api_schemas.views import Phase
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in UTC, on SQLite too, which keeps no zone."""
+    """Aware datetimes in UTC, whatever the database keeps."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -37,8 +37,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """On the way out: marked as UTC where the database does not say."""
-        return value and value.replace(tzinfo=value.tzinfo or UTC)
+        """On the way out: marked as UTC where the database keeps no zone, from the session's zone where it does."""
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 PHASE: Any = Enum(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import inspect
 from sqlmodel import col, select
 
 from api_schemas.exchange import Report
@@ -288,7 +289,10 @@ def tables(controller: Controller) -> dict[str, Any]:
     with controller.database.reading() as session:
         stored = {
             table.__name__: [
-                row.model_dump() for row in session.exec(select(table).where(table.job_id == controller.job))
+                row.model_dump()
+                for row in session.exec(
+                    select(table).where(table.job_id == controller.job).order_by(*inspect(table).primary_key)
+                )
             ]
             for table in (EventRow, LedgerRow, MetricRow, ResizeRow)
         }

@@ -103,3 +103,17 @@ def test_a_head_that_never_ran_is_an_error(
 ) -> None:
     with pytest.raises(HeadFailed):
         play(monkeypatch, settings, database, Head(None), at({}, end=9))
+
+
+def test_nodes_do_not_get_the_password_of_the_database(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    given: dict[str, str] = {}
+
+    def embedded(_folder: Path, environment: Mapping[str, str]) -> None:
+        given.update(environment)
+        raise Over
+
+    monkeypatch.setattr(supervisor, "EmbeddedRay", embedded)
+    with pytest.raises(Over):
+        supervisor.serve(settings.model_copy(update={"port": 0}), {"HOME": "/root"}, lambda _: None)
+    assert given["EMASCALE_STORAGE_URL"] == settings.storage_url
+    assert settings.database_url not in given.values()
