@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -90,9 +91,16 @@ def api(
 
 
 @app.command()
-def reconcile(parent: Parent = None) -> None:
-    """Bring about on the Ray cluster at EMASCALE_RAY_ADDRESS what the database asks for. One at a time."""
+def reconcile(
+    holder: Annotated[str | None, typer.Option(hidden=True, help="Name in the lease; of no other that lives.")] = None,
+    parent: Parent = None,
+) -> None:
+    """Bring about on the Ray cluster at EMASCALE_RAY_ADDRESS what the database asks for.
+
+    Of several on one database one works; the others wait until it is gone.
+    """
     from service.cluster import ClusterUnreachable, RayCluster, stand_alone
+    from service.lease import Lease, new_holder, reign
     from service.reconciler import Reconciler
     from service.roster import Roster
 
@@ -101,10 +109,12 @@ def reconcile(parent: Parent = None) -> None:
     if settings.ray_address is None:
         _fail("EMASCALE_RAY_ADDRESS must name a Ray cluster.")
     stand_alone()
+    database = _database(settings)
+    lease = Lease(database, holder or new_holder(), time.monotonic)
 
     async def work(cluster: RayCluster) -> None:
         try:
-            await _until_terminated(Reconciler(Roster(_database(settings)), cluster).run())
+            await _until_terminated(reign(lease, lambda: Reconciler(Roster(database), cluster).run()))
         except ClusterUnreachable as error:
             _give_up(error)  # at once: the threads that wait for Ray's answer would keep the process for a minute
 

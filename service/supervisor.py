@@ -22,6 +22,7 @@ from api_schemas.views import ClusterView
 from service.child import Child
 from service.db import Database, connect, migrate
 from service.head import CLIENT_ENVIRONMENT, EmbeddedRay, HeadFailed
+from service.lease import new_holder
 from service.settings import Settings
 from service.tables import ClusterRow
 
@@ -80,7 +81,8 @@ class Supervisor:
         self._listener = listener
         fd = listener.fileno()
         self._api = Child("api", ["api", f"--fd={fd}"], run_folder / "api.pid", (fd,))
-        self._reconciler = Child("reconciler", ["reconcile"], run_folder / "reconciler.pid")
+        holding = f"--holder={new_holder()}"  # of one child after the other, so that the next need not wait
+        self._reconciler = Child("reconciler", ["reconcile", holding], run_folder / "reconciler.pid")
         self._ray_environment: Mapping[str, str] | None = None
         self._head_again_at = 0.0  # by the monotonic clock
 
@@ -202,7 +204,7 @@ def _importable(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _attached(database: Database, since: datetime) -> bool:
-    """Whether the reconciler has seen the cluster."""
+    """Whether a reconciler has seen the cluster."""
     with database.reading() as session:
         row = session.get(ClusterRow, 1)
     return row is not None and row.seen_at >= since and ClusterView.model_validate(row.picture).connected

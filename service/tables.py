@@ -45,7 +45,7 @@ PHASE: Any = Enum(
     Phase, native_enum=False, create_constraint=False, length=20, values_callable=lambda kind: [p.value for p in kind]
 )
 COUNT: Any = BigInteger
-"""Samples: a long run on a big data set passes 2^31."""
+"""Samples: a long run on a big data set passes 2^31; and renewals, which never end."""
 CURSOR: Any = Integer().with_variant(BigInteger, "postgresql")
 """SQLite counts up by itself only in a column of type INTEGER."""
 JOB_KEY = "job.id"
@@ -197,3 +197,13 @@ class ClusterRow(SQLModel, table=True):
     id: int = Field(default=1, primary_key=True)
     picture: dict[str, Any] = Field(sa_type=JSON)  # views.ClusterView
     seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who does what only one process at a time may do; see `service.lease`."""
+
+    __tablename__ = "lease"
+
+    name: str = Field(primary_key=True, max_length=40)
+    holder: str = Field(max_length=200)  # empty: nobody
+    renewals: int = Field(sa_type=COUNT)

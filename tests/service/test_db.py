@@ -77,13 +77,13 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     tables = inspect(engine).get_table_names()
     migrate(engine)
     assert inspect(engine).get_table_names() == tables
-    assert {"job", "event", "metric", "ledger", "resize", "recipe", "cluster"} < set(tables)
+    assert {"job", "event", "metric", "ledger", "resize", "recipe", "cluster", "lease"} < set(tables)
 
 
 def test_services_that_start_together_migrate_in_turn(engine: Engine) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(migrate, [engine] * 4))
-    assert inspect(engine).has_table("cluster")
+    assert inspect(engine).has_table("lease")
 
 
 def test_a_migration_can_be_taken_back(engine: Engine) -> None:
