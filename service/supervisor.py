@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from api_schemas.errors import Unavailable
 from api_schemas.views import ClusterView
 from service.child import Child
 from service.db import Database, connect, migrate
@@ -205,8 +206,11 @@ def _importable(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _attached(database: Database, since: datetime) -> bool:
     """Whether a reconciler has seen the cluster."""
-    with database.reading() as session:
-        row = session.get(ClusterRow, 1)
+    try:
+        with database.reading() as session:
+            row = session.get(ClusterRow, 1)
+    except Unavailable:
+        return False
     return row is not None and row.seen_at >= since and ClusterView.model_validate(row.picture).connected
 
 

@@ -64,6 +64,15 @@ class PostgresServer:
             self._process.wait(PATIENCE_S)
             self._process = None
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """An outage for the length of the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
     def url(self, name: str) -> str:
         """Of a database, as a user would write it."""
         return f"postgresql://emascale@/{name}?host={self._folder}"
