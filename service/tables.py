@@ -48,6 +48,8 @@ COUNT: Any = BigInteger
 """Samples: a long run on a big data set passes 2^31; and renewals, which never end."""
 CURSOR: Any = Integer().with_variant(BigInteger, "postgresql")
 """SQLite counts up by itself only in a column of type INTEGER."""
+LONGEST_NAME = 200
+"""Of a curve, which a recipe names; PostgreSQL refuses a longer one, and SQLite takes it."""
 JOB_KEY = "job.id"
 
 
@@ -149,7 +151,7 @@ class MetricRow(SQLModel, table=True):
     __table_args__: ClassVar[Any] = {"sqlite_with_rowid": False}
 
     job_id: str = Field(primary_key=True, max_length=32, foreign_key=JOB_KEY, ondelete="CASCADE")
-    name: str = Field(primary_key=True, max_length=200)
+    name: str = Field(primary_key=True, max_length=LONGEST_NAME)
     samples: int = Field(primary_key=True, sa_type=COUNT)
     value: float | None = Field(sa_type=Float)
 

@@ -121,6 +121,11 @@ def test_a_value_that_is_not_finite_is_null(controller: Controller) -> None:
     assert curve_of(controller) == {1: None, 2: None, 3: 0.5, 4: None}
 
 
+def test_a_name_that_is_too_long_for_its_column_is_cut(controller: Controller) -> None:
+    controller.report(metrics((1, {"x" * 201: 0.5, "x" * 300: 0.7})))
+    assert curve_of(controller, "x" * 200) == {1: 0.7}
+
+
 def test_values_in_force_follow_their_curves(controller: Controller) -> None:
     controller.report(started(), metrics((64, {"lr": 0.05, "loss": 1.0, "noise_scale": 300.0})))
     job = job_of(controller)
