@@ -97,6 +97,18 @@ def test_another_waits_for_the_whole_term(database: Database) -> None:
     played(script)
 
 
+def test_who_looked_before_a_renewal_does_not_get_it(database: Database) -> None:
+    async def script() -> None:
+        first = lease(database, "a")
+        await first.acquire()
+        seen = Stand(row(database).holder, row(database).renewals)
+        assert await first._claim(seen)
+        assert not await lease(database, "b")._claim(seen)
+
+    played(script)
+    assert row(database).holder == "a"
+
+
 def test_what_was_given_back_is_taken_at_once(database: Database) -> None:
     async def script() -> None:
         long = Term(term=600)

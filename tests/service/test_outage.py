@@ -38,6 +38,13 @@ def test_requests_are_refused_during_it_and_go_on_after_it(world: World, postgre
     assert world.http.post("/v1/jobs", json=spec()).status_code == 201
 
 
+def test_one_that_nobody_noticed_costs_no_request(world: World, postgres: PostgresServer) -> None:
+    job = world.submit()
+    with postgres.stopped():
+        pass
+    assert world.job(job)["id"] == job
+
+
 def test_a_live_stream_waits_for_it_to_end(world: World, wire: httpx.Client, postgres: PostgresServer) -> None:
     controller = world.run()
     with listening(wire, controller.job) as stream:
