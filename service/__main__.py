@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from api_schemas.errors import Unavailable
 from service.actionlog import log_to_stderr
-from service.db import Database, connect, migrate
+from service.db import Database, UnusableDatabase, connect, migrate
 from service.head import HeadFailed
 from service.processes import end_with
 from service.settings import Settings
@@ -59,6 +60,8 @@ def serve_command(
         )
     except Unavailable as error:
         _fail(f"storage_url: {error}")
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
     except (AlreadyServed, HeadFailed, OSError) as error:
         _fail(str(error))
 
@@ -88,9 +91,16 @@ def api(
 
 
 @app.command()
-def reconcile(parent: Parent = None) -> None:
-    """Bring about on the Ray cluster at EMASCALE_RAY_ADDRESS what the database asks for. One at a time."""
+def reconcile(
+    holder: Annotated[str | None, typer.Option(hidden=True, help="Name in the lease; of no other that lives.")] = None,
+    parent: Parent = None,
+) -> None:
+    """Bring about on the Ray cluster at EMASCALE_RAY_ADDRESS what the database asks for.
+
+    Of several on one database one works; the others wait until it is gone.
+    """
     from service.cluster import ClusterUnreachable, RayCluster, stand_alone
+    from service.lease import Lease, new_holder, reign
     from service.reconciler import Reconciler
     from service.roster import Roster
 
@@ -99,10 +109,12 @@ def reconcile(parent: Parent = None) -> None:
     if settings.ray_address is None:
         _fail("EMASCALE_RAY_ADDRESS must name a Ray cluster.")
     stand_alone()
+    database = _database(settings)
+    lease = Lease(database, holder or new_holder(), time.monotonic)
 
     async def work(cluster: RayCluster) -> None:
         try:
-            await _until_terminated(Reconciler(Roster(_database(settings)), cluster).run())
+            await _until_terminated(reign(lease, lambda: Reconciler(Roster(database), cluster).run()))
         except ClusterUnreachable as error:
             _give_up(error)  # at once: the threads that wait for Ray's answer would keep the process for a minute
 
@@ -118,7 +130,11 @@ def reconcile(parent: Parent = None) -> None:
 def migrate_command() -> None:
     """Bring the database's tables up to date; `serve` does it by itself."""
     log_to_stderr()
-    migrate(_database(_settings()).engine)
+    database = _database(_settings())
+    try:
+        migrate(database.engine)
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
 
 
 async def _until_terminated(work: Any) -> None:
@@ -143,7 +159,10 @@ def _begin(parent: int | None) -> None:
 
 
 def _database(settings: Settings) -> Database:
-    return Database(connect(settings.database_url), lambda: datetime.now(UTC))
+    try:
+        return Database(connect(settings.database_url), lambda: datetime.now(UTC))
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
 
 
 def _settings(**given: Any) -> Settings:

@@ -1,4 +1,4 @@
-"""The way to the database: connections, sessions that read or write, and inserts that repeat without harm."""
+"""The way to the database, SQLite or PostgreSQL: connections, sessions, and inserts that repeat without harm."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, event, inspect, make_url
+from pydantic_core import to_json
+from sqlalchemy import URL, Connection, Engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlmodel import Session, SQLModel, create_engine
 
+from api_schemas.errors import Unavailable
+
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+"""What an URL may begin with, and the driver that is meant."""
 BUSY_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 5
+ABANDONED_MS = 30_000
+"""A transaction without a statement for so long is of a machine that is gone: PostgreSQL ends it, and its locks."""
 CONNECTIONS = 40  # as many as the threads that the handlers run in
 BATCH = 500
 """Rows of one INSERT statement."""
@@ -22,16 +31,66 @@ BATCH = 500
 Row = TypeVar("Row", bound=SQLModel)
 
 
+class UnusableDatabase(Exception):
+    """The database that `database_url` names cannot be used; the message says why."""
+
+
+def driver_url(url: str) -> URL:
+    """The URL with the driver that this service uses. Raises ValueError where it names another kind of database."""
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        address = None
+    if address is None or address.get_backend_name() not in DRIVERS:
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    return address.set(drivername=DRIVERS[address.get_backend_name()])
+
+
 def connect(url: str) -> Engine:
-    """An engine for SQLite (write-ahead log, foreign keys on) or PostgreSQL. Makes the folder of an SQLite file."""
-    address = make_url(url)
-    if address.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=CONNECTIONS, pool_pre_ping=True)
+    """An engine for SQLite or PostgreSQL; nothing is asked yet. Raises ValueError, UnusableDatabase."""
+    address = driver_url(url)
+    return _sqlite(address) if address.get_backend_name() == "sqlite" else _postgresql(address)
+
+
+def _postgresql(address: URL) -> Engine:
+    patience = {"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": 1000 * BUSY_TIMEOUT_S}
+    asked = {name: value for name, value in patience.items() if name not in address.query}
+    try:
+        engine = create_engine(
+            address, pool_size=CONNECTIONS, pool_pre_ping=True, connect_args=asked, json_serializer=_json
+        )
+    except ModuleNotFoundError as error:
+        raise UnusableDatabase("PostgreSQL needs a driver: pip install 'psycopg[binary]'") from error
+    event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    from psycopg.types.string import StrDumper  # here: with SQLite nobody needs the driver
+
+    class WithoutNul(StrDumper):
+        """PostgreSQL keeps every character but NUL, which may come in a log line or from a client."""
+
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj.replace("\0", "\ufffd"))
+
+    connection.adapters.register_dumper(str, WithoutNul)
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = {ABANDONED_MS}")
+    connection.autocommit = False
+
+
+def _json(value: Any) -> str:
+    """What is not finite becomes null: JSON cannot say it, though SQLite would keep it."""
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+def _sqlite(address: URL) -> Engine:
+    """With a write-ahead log and foreign keys. Makes the folder of the file."""
     if address.database:
         Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        url, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
-    )
+    asked = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = create_engine(address, pool_size=CONNECTIONS, connect_args=asked, json_serializer=_json)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -51,33 +110,68 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables up to date. Run once at the start, before anything else uses the database."""
+    """Bring the tables up to date; several services that start together take turns. Raises UnusableDatabase."""
+    try:
+        with engine.execution_options(writes=True).begin() as connection:
+            if engine.dialect.name == "postgresql":  # a writer of SQLite has its lock already
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('emascale migrations'))"))
+            command.upgrade(migrations(connection), "head")
+    except OperationalError as error:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise UnusableDatabase(f"{shown} does not answer: {error.orig}") from error
+
+
+def migrations(connection: Connection) -> Config:
+    """What alembic's commands need to work on this connection."""
     config = Config()
     config.set_main_option("script_location", "service:migrations")
-    with engine.execution_options(writes=True).begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    return config
 
 
 class Database:
-    """Sessions on one engine; `now` dates what they change (timezone-aware UTC)."""
+    """Sessions on one engine; `now` dates what they change (timezone-aware UTC).
+
+    They raise Unavailable where the database does not answer. What a block wrote may then be committed, or not.
+    """
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
         self.engine = engine
         self.now = now
+        self._reader = engine.execution_options(**_ONE_VIEW[engine.dialect.name])
         self._writer = engine.execution_options(writes=True)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A consistent view; nothing is committed."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with _answering(), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back where it raises."""
-        with Session(self._writer, expire_on_commit=False, info={"now": self.now}) as session, session.begin():
+        with (
+            _answering(),
+            Session(self._writer, expire_on_commit=False, info={"now": self.now}) as session,
+            session.begin(),
+        ):
             yield session
+
+
+_ONE_VIEW: dict[str, dict[str, Any]] = {
+    "sqlite": {},  # every transaction of it has one
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
+            raise  # a mistake in a statement, which other drivers call ProgrammingError
+        raise Unavailable("The database does not answer; try again.") from error
 
 
 def lock(session: Session, table: type[Row], key: object) -> Row | None:

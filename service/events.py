@@ -30,7 +30,7 @@ from api_schemas.views import Resize
 from service.db import upsert
 from service.folding import fold, is_finite
 from service.lifecycle import Happening, follow
-from service.tables import EventRow, Job, LedgerRow, MetricRow, ResizeRow
+from service.tables import LONGEST_NAME, EventRow, Job, LedgerRow, MetricRow, ResizeRow
 
 NOT_LISTED = (Committed, Metrics)
 """Events that go to the ledger and the curves alone: they are many."""
@@ -186,7 +186,7 @@ def _write_ledger(session: Session, job_id: str, line: Iterable[WorkerEvent]) ->
 
 
 def _write_curves(session: Session, job_id: str, line: Iterable[WorkerEvent]) -> None:
-    points = {(name, samples): value for event in line for samples, name, value in _points(event)}
+    points = {(name[:LONGEST_NAME], samples): value for event in line for samples, name, value in _points(event)}
     rows = [
         {"job_id": job_id, "name": name, "samples": samples, "value": value if is_finite(value) else None}
         for (name, samples), value in points.items()

@@ -9,7 +9,7 @@ from anyio.to_thread import run_sync
 from fastapi.sse import ServerSentEvent
 from sqlmodel import col, select
 
-from api_schemas.errors import FieldError, NotFound
+from api_schemas.errors import FieldError, NotFound, Unavailable
 from api_schemas.events import EventPage, parse_event
 from service import events
 from service.db import Database
@@ -18,6 +18,7 @@ from service.tables import EventRow, Job
 from service.validation import invalid
 
 CHUNK = 200
+OUTAGE_POLL_S = 1.0
 
 
 def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
@@ -33,13 +34,17 @@ def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
 async def stream(database: Database, job_id: str, after: int, poll_s: float) -> AsyncIterator[ServerSentEvent]:
     """Every event after the cursor, then those that happen; ends once the job has ended and all is said.
 
-    The id of each message is the cursor that leads to the next one. A job that is deleted ends the stream.
+    The id of each message is the cursor that leads to the next one. A job that is deleted ends the stream; a database
+    that does not answer is waited for.
     """
     while True:
         try:
             rows, ended = await run_sync(_look, database, job_id, after, CHUNK)
         except NotFound:
             return
+        except Unavailable:
+            await anyio.sleep(OUTAGE_POLL_S)
+            continue
         for row in rows:
             after = row.id or after
             yield ServerSentEvent(raw_data=parse_event(row.payload).model_dump_json(), id=str(after))

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
@@ -67,16 +68,21 @@ def submit(
     job_preview(spec)
     body = _as_stored(spec)
     own = own_recipe(read, spec.recipe)
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    with database.writing() as session:
-        if key is not None and (known := session.exec(select(Job).where(Job.idempotency_key == key)).first()):
-            return _same(known, digest), False
-        check_recipe(session, spec.recipe, own)
-        job = _new_job(spec, body, job_id, storage, database.now())
-        job.idempotency_key, job.body_digest = key, digest
-        session.add(job)
-        events.submitted(session, job, job.created_at)
-        return job_view(job), True
+    job = _new_job(spec, body, job_id, storage, database.now())
+    job.idempotency_key = key
+    job.body_digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    if known := _known(database, job):
+        return known, False
+    try:
+        with database.writing() as session:
+            check_recipe(session, spec.recipe, own)
+            session.add(job)
+            events.submitted(session, job, job.created_at)
+            return job_view(job), True
+    except IntegrityError:
+        if known := _known(database, job):  # it came twice at once, and the other was faster
+            return known, False
+        raise
 
 
 def preview(database: Database, spec: JobSpec, read: ReadRecipe | None) -> JobPreview:
@@ -227,10 +233,15 @@ def _new_job(spec: JobSpec, body: dict[str, Any], job_id: str, storage: str, now
     )
 
 
-def _same(job: Job, digest: str) -> JobView:
-    if job.body_digest != digest:
-        raise Conflict(f"This Idempotency-Key was used for another spec: that of job {job.id}.")
-    return job_view(job)
+def _known(database: Database, job: Job) -> JobView | None:
+    """The job that has this one's key already. Raises Conflict where it is another."""
+    if job.idempotency_key is None:
+        return None
+    with database.reading() as session:
+        known = session.exec(select(Job).where(Job.idempotency_key == job.idempotency_key)).first()
+    if known is not None and known.body_digest != job.body_digest:
+        raise Conflict(f"This Idempotency-Key was used for another spec: that of job {known.id}.")
+    return None if known is None else job_view(known)
 
 
 def _label(text: str) -> tuple[str, str]:

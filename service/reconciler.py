@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from api_schemas.errors import Unavailable
 from api_schemas.exchange import Allocation, Command, Launch
 from api_schemas.views import Phase, QueuedJob
 from service.allocator import Room
@@ -45,7 +46,7 @@ class _Talk:
 
 
 class Reconciler:
-    """One at a time for a database."""
+    """One at a time for a database: `service.lease`."""
 
     def __init__(self, roster: Roster, cluster: Cluster, *, policy: str = "priority", pace: Pace | None = None) -> None:
         self._roster = roster
@@ -58,7 +59,7 @@ class Reconciler:
         self._losses: dict[str, _Losses] = {}
 
     async def run(self) -> None:
-        """Until it is cancelled. Raises ClusterUnreachable."""
+        """Until it is cancelled. Raises ClusterUnreachable, Unavailable where the database does not answer."""
         await self._watch.look()
         try:
             async with asyncio.TaskGroup() as duties:
@@ -66,7 +67,7 @@ class Reconciler:
                 duties.create_task(self._watch.keep_picture(self._queue))
                 duties.create_task(self._sweep())
                 duties.create_task(self._reconcile())
-        except* ClusterUnreachable as lost:
+        except* (ClusterUnreachable, Unavailable) as lost:
             raise lost.exceptions[0] from None
         finally:
             for talk in self._talks.values():
@@ -142,9 +143,10 @@ class Reconciler:
         """An error of ours is no reason to start a controller again: the talk is taken up anew."""
         try:
             return await conversation.run(launch)
-        except Exception:
+        except Exception as error:
             what = {"action": "conversation_broke", "job": conversation.job}
-            logger.exception("the talk with the controller of %s broke off", conversation.job, extra=what)
+            told = "the talk with the controller of %s broke off: %s"
+            logger.error(told, conversation.job, error, extra=what, exc_info=not isinstance(error, Unavailable))
             await asyncio.sleep(self._pace.backoff)
             return Ending.FENCED
 

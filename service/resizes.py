@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy import BigInteger, literal
 from sqlmodel import col, select
 
 from api_schemas.views import Page, Resize
@@ -12,7 +13,7 @@ from service.tables import Job, ResizeRow
 
 def page(database: Database, job_id: str, after: int, limit: int) -> Page[Resize]:
     """A page of resizes, oldest first. Raises NotFound."""
-    rows = select(ResizeRow).where(ResizeRow.job_id == job_id, ResizeRow.id > after)
+    rows = select(ResizeRow).where(ResizeRow.job_id == job_id, col(ResizeRow.id) > literal(after, BigInteger))
     with database.reading() as session:
         found(session.exec(select(Job.id).where(Job.id == job_id)).first(), job_id)
         resizes = session.exec(rows.order_by(col(ResizeRow.id)).limit(limit + 1)).all()

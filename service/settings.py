@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.db import driver_url
+
 MIB = 2**20
 
 
@@ -35,6 +37,11 @@ def _anchored(url: str) -> str:
     return url
 
 
+def _known_kind(url: str) -> str:
+    """With its driver named; refused here, and not by the first process that connects."""
+    return driver_url(url).render_as_string(hide_password=False)
+
+
 def _database_below(data: dict[str, Any]) -> str:
     return f"sqlite:///{data['data_folder'] / 'emascale.db'}"
 
@@ -53,7 +60,9 @@ class Settings(BaseSettings):
     )
     host: Annotated[str, AfterValidator(_loopback)] = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="0: any free port.")
-    database_url: str = Field(default_factory=_database_below, description="SQLAlchemy URL: SQLite or PostgreSQL.")
+    database_url: Annotated[str, AfterValidator(_known_kind)] = Field(
+        default_factory=_database_below, description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
+    )
     storage_url: Annotated[str, AfterValidator(_anchored)] = Field(
         default_factory=_storage_below, description="Folder or fsspec URL below which every job has its own folder."
     )

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from api_schemas.errors import Unavailable
 from api_schemas.views import ClusterView
 from service.child import Child
 from service.db import Database, connect, migrate
 from service.head import CLIENT_ENVIRONMENT, EmbeddedRay, HeadFailed
+from service.lease import new_holder
 from service.settings import Settings
 from service.tables import ClusterRow
 
@@ -44,7 +46,8 @@ class _Stopped(BaseException):
 def serve(settings: Settings, environment: Mapping[str, str], ready: Callable[[str], None]) -> None:
     """Run the service until SIGTERM or SIGINT; `ready` is told its address once it answers.
 
-    Call it in the main thread. Raises AlreadyServed, HeadFailed, OSError where the port is taken.
+    Call it in the main thread. Raises AlreadyServed, HeadFailed, UnusableDatabase, OSError where the port is
+    taken.
     """
     run_folder = settings.data_folder / "run"
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def serve(settings: Settings, environment: Mapping[str, str], ready: Callable[[s
         database = Database(connect(settings.database_url), lambda: datetime.now(UTC))
         cleanup.callback(database.engine.dispose)
         migrate(database.engine)
-        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, environment)
+        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, _for_nodes(environment))
         if head is not None:
             cleanup.callback(head.stop)
         supervisor = Supervisor(settings, environment, run_folder, listener, head)
@@ -79,7 +82,8 @@ class Supervisor:
         self._listener = listener
         fd = listener.fileno()
         self._api = Child("api", ["api", f"--fd={fd}"], run_folder / "api.pid", (fd,))
-        self._reconciler = Child("reconciler", ["reconcile"], run_folder / "reconciler.pid")
+        holding = f"--holder={new_holder()}"  # of one child after the other, so that the next need not wait
+        self._reconciler = Child("reconciler", ["reconcile", holding], run_folder / "reconciler.pid")
         self._ray_environment: Mapping[str, str] | None = None
         self._head_again_at = 0.0  # by the monotonic clock
 
@@ -188,6 +192,11 @@ def _as_environment(settings: Settings) -> dict[str, str]:
     return {f"{prefix}{name}".upper(): str(value) for name, value in settings if value is not None}
 
 
+def _for_nodes(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the URL of the database, which may hold a password: users' code runs there."""
+    return {name: value for name, value in environment.items() if name != "EMASCALE_DATABASE_URL"}
+
+
 def _importable(environment: Mapping[str, str]) -> dict[str, str]:
     """PYTHONPATH with this checkout first: children and nodes shall run this code, not another's `workers`."""
     root = str(Path(__file__).parents[1])
@@ -196,9 +205,12 @@ def _importable(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _attached(database: Database, since: datetime) -> bool:
-    """Whether the reconciler has seen the cluster."""
-    with database.reading() as session:
-        row = session.get(ClusterRow, 1)
+    """Whether a reconciler has seen the cluster."""
+    try:
+        with database.reading() as session:
+            row = session.get(ClusterRow, 1)
+    except Unavailable:
+        return False
     return row is not None and row.seen_at >= since and ClusterView.model_validate(row.picture).connected
 
 

@@ -27,7 +27,7 @@ from api_schemas.views import Phase
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in UTC, on SQLite too, which keeps no zone."""
+    """Aware datetimes in UTC, whatever the database keeps."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -37,17 +37,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """On the way out: marked as UTC where the database does not say."""
-        return value and value.replace(tzinfo=value.tzinfo or UTC)
+        """On the way out: marked as UTC where the database keeps no zone, from the session's zone where it does."""
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 PHASE: Any = Enum(
     Phase, native_enum=False, create_constraint=False, length=20, values_callable=lambda kind: [p.value for p in kind]
 )
 COUNT: Any = BigInteger
-"""Samples: a long run on a big data set passes 2^31."""
+"""Samples: a long run on a big data set passes 2^31; and renewals, which never end."""
 CURSOR: Any = Integer().with_variant(BigInteger, "postgresql")
 """SQLite counts up by itself only in a column of type INTEGER."""
+LONGEST_NAME = 200
+"""Of a curve, which a recipe names; PostgreSQL refuses a longer one, and SQLite takes it."""
 JOB_KEY = "job.id"
 
 
@@ -149,7 +151,7 @@ class MetricRow(SQLModel, table=True):
     __table_args__: ClassVar[Any] = {"sqlite_with_rowid": False}
 
     job_id: str = Field(primary_key=True, max_length=32, foreign_key=JOB_KEY, ondelete="CASCADE")
-    name: str = Field(primary_key=True, max_length=200)
+    name: str = Field(primary_key=True, max_length=LONGEST_NAME)
     samples: int = Field(primary_key=True, sa_type=COUNT)
     value: float | None = Field(sa_type=Float)
 
@@ -197,3 +199,13 @@ class ClusterRow(SQLModel, table=True):
     id: int = Field(default=1, primary_key=True)
     picture: dict[str, Any] = Field(sa_type=JSON)  # views.ClusterView
     seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who does what only one process at a time may do; see `service.lease`."""
+
+    __tablename__ = "lease"
+
+    name: str = Field(primary_key=True, max_length=40)
+    holder: str = Field(max_length=200)  # empty: nobody
+    renewals: int = Field(sa_type=COUNT)

@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
-from api_schemas.errors import Problem
+from api_schemas.errors import Problem, Unavailable
 from api_schemas.events import EventPage
 from api_schemas.views import Curves, Ledger, Page, Resize
 from service import curves, feed, jobs, ledger, logs, resizes
@@ -114,7 +114,10 @@ def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDe
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
     def ended() -> bool:
-        return jobs.has_ended(context.database, job_id)
+        try:
+            return jobs.has_ended(context.database, job_id)
+        except Unavailable:
+            return False  # the lines are in the storage, and go on coming
 
     coming = logs.follow(folder, query.rank, query.tail, ended, context.settings.event_poll_s)
     return StreamingResponse(coming, media_type="text/plain; charset=utf-8")

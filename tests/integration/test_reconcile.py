@@ -136,7 +136,7 @@ class Scene:
 
     def submit(self, job: str) -> None:
         made = JobSpec.model_validate(spec(name=job))
-        jobs.submit(self.database, made, job_id=job, storage=str(self.folder(job)), key=None)
+        jobs.submit(self.database, made, None, job_id=job, storage=str(self.folder(job)), key=None)
 
     def folder(self, job: str) -> Path:
         return self.settings.data_folder / "jobs" / job

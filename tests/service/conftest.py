@@ -12,18 +12,47 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
+from tests.postgres import HOW_TO_GET_IT, PostgresServer, binaries, postgres_server
 from tests.service.world import ADDRESS, Clock, InProcess, World
 from tests.serving import served
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database file, to copy."""
+    """An empty database file of SQLite, to copy."""
     path = tmp_path_factory.mktemp("template") / "emascale.db"
     engine = connect(f"sqlite:///{path}")
     migrate(engine)
     engine.dispose()
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    found = binaries()
+    if found is None:
+        pytest.skip(HOW_TO_GET_IT)
+    with postgres_server(found) as server:
+        yield server
+
+
+@pytest.fixture
+def on_sqlite(migrated: Path, tmp_path: Path) -> str:
+    shutil.copy(migrated, tmp_path / "emascale.db")
+    return f"sqlite:///{tmp_path / 'emascale.db'}"
+
+
+@pytest.fixture
+def on_postgresql(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Of an empty, migrated database; whatever asks for it runs on each kind."""
+    url: str = request.getfixturevalue(f"on_{request.param}")
+    return url
 
 
 @pytest.fixture
@@ -32,13 +61,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_folder=tmp_path, event_poll_s=0.02)
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(data_folder=tmp_path, database_url=database_url, event_poll_s=0.02)
 
 
 @pytest.fixture
-def database(migrated: Path, settings: Settings, clock: Clock) -> Iterator[Database]:
-    shutil.copy(migrated, settings.data_folder / "emascale.db")
+def database(settings: Settings, clock: Clock) -> Iterator[Database]:
     engine = connect(settings.database_url)
     yield Database(engine, clock)
     engine.dispose()

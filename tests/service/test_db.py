@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel, select
 
-from service.db import Database, connect, lock, migrate, upsert
+from api_schemas.errors import Unavailable
+from service import db
+from service.db import Database, UnusableDatabase, connect, driver_url, lock, migrate, migrations, upsert
 from service.tables import EventRow, Job, MetricRow, RecipeRow
+from tests.postgres import PostgresServer
 from tests.service.world import Clock
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = connect(f"sqlite:///{tmp_path / 'deep' / 'new.db'}")
+def empty_on_sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'deep' / 'new.db'}"
+
+
+@pytest.fixture
+def empty_on_postgresql(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database("template0") as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Of a database without tables."""
+    engine = connect(request.getfixturevalue(f"empty_on_{request.param}"))
     yield engine
     engine.dispose()
 
@@ -58,7 +77,91 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     tables = inspect(engine).get_table_names()
     migrate(engine)
     assert inspect(engine).get_table_names() == tables
-    assert {"job", "event", "metric", "ledger", "resize", "recipe", "cluster"} < set(tables)
+    assert {"job", "event", "metric", "ledger", "resize", "recipe", "cluster", "lease"} < set(tables)
+
+
+def test_services_that_start_together_migrate_in_turn(engine: Engine) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, [engine] * 4))
+    assert inspect(engine).has_table("lease")
+
+
+def test_a_migration_can_be_taken_back(engine: Engine) -> None:
+    migrate(engine)
+    with engine.execution_options(writes=True).begin() as connection:
+        command.downgrade(migrations(connection), "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgresql://u:p@h/n", "postgresql+psycopg://u:p@h/n"),
+        ("postgres://u:p@h/n?sslmode=require", "postgresql+psycopg://u:p@h/n?sslmode=require"),
+        ("postgresql+psycopg2://h/n", "postgresql+psycopg://h/n"),
+        ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
+    ],
+)
+def test_an_url_means_the_driver_that_is_used(url: str, driver: str) -> None:
+    assert driver_url(url).render_as_string(hide_password=False) == driver
+
+
+@pytest.mark.parametrize("url", ["", "emascale.db", "mysql://h/n", "https://example.org"])
+def test_another_kind_of_database_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="must begin with sqlite:/// or postgresql://"):
+        driver_url(url)
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    engine = connect("postgresql://me:secret@127.0.0.1:1/jobs")
+    with pytest.raises(UnusableDatabase, match=r"me:\*\*\*@127.0.0.1:1/jobs does not answer") as refused:
+        migrate(engine)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UnusableDatabase, match=r"pip install 'psycopg\[binary\]'"):
+        connect("postgresql://h/n")
+
+
+def test_a_mistake_in_a_statement_is_no_outage(database: Database) -> None:
+    with pytest.raises(DBAPIError), database.reading() as session:
+        session.execute(text("SELECT nothing FROM nowhere"))
+
+
+def test_a_file_that_stays_locked_is_unavailable(on_sqlite: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0)
+    database = Database(connect(on_sqlite), clock)
+    with database.writing() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(Unavailable), database.writing() as another:
+            another.execute(text("SELECT 1"))
+    database.engine.dispose()
+
+
+def test_what_postgresql_cannot_keep_is_replaced(database: Database) -> None:
+    """A NUL is in the log line of a crash sooner or later; SQLite keeps it."""
+    insert_job(database)
+    with database.writing() as session:
+        job = session.get_one(Job, "a")
+        job.message, job.log_tail, job.values = "a\0b", ["c\0d"], {"lr": math.inf, "rho": [math.nan, 0.5]}
+    with database.reading() as session:
+        job = session.get_one(Job, "a")
+        assert session.get(Job, "a\0") is None
+    assert job.message in ("a\0b", "a\ufffdb")
+    assert job.log_tail == ["c\0d"]
+    assert job.values == {"lr": None, "rho": [None, 0.5]}
+
+
+def test_a_reader_has_one_view(database: Database) -> None:
+    """What others commit meanwhile is not seen by half."""
+    insert_job(database)
+    with database.reading() as reader:
+        before = reader.exec(select(Job.message)).one()
+        with database.writing() as session:
+            session.get_one(Job, "a").message = "new"
+        assert reader.exec(select(Job.message)).one() == before
 
 
 def test_a_change_raises_the_revision_and_the_date(database: Database, clock: Clock) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import inspect
 from sqlmodel import col, select
 
 from api_schemas.exchange import Report
@@ -118,6 +119,11 @@ def test_a_value_that_is_not_finite_is_null(controller: Controller) -> None:
         metrics((1, {"loss": math.nan}), (2, {"loss": math.inf}), (3, {"loss": 0.5}), (4, {"loss": None}))
     )
     assert curve_of(controller) == {1: None, 2: None, 3: 0.5, 4: None}
+
+
+def test_a_name_that_is_too_long_for_its_column_is_cut(controller: Controller) -> None:
+    controller.report(metrics((1, {"x" * 201: 0.5, "x" * 300: 0.7})))
+    assert curve_of(controller, "x" * 200) == {1: 0.7}
 
 
 def test_values_in_force_follow_their_curves(controller: Controller) -> None:
@@ -288,7 +294,10 @@ def tables(controller: Controller) -> dict[str, Any]:
     with controller.database.reading() as session:
         stored = {
             table.__name__: [
-                row.model_dump() for row in session.exec(select(table).where(table.job_id == controller.job))
+                row.model_dump()
+                for row in session.exec(
+                    select(table).where(table.job_id == controller.job).order_by(*inspect(table).primary_key)
+                )
             ]
             for table in (EventRow, LedgerRow, MetricRow, ResizeRow)
         }

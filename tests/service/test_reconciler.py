@@ -3,99 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from sqlmodel import select
 
-from api_schemas.exchange import Allocation, Departure, Report
-from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
-from api_schemas.views import ClusterView, Phase, RecipeInfo
+from api_schemas.exchange import Departure, Report
+from api_schemas.jobs import JobPatch, ResizeRequest
+from api_schemas.views import Phase, RecipeInfo
 from service import jobs
 from service.cluster import ClusterUnreachable
-from service.conversation import Pace
 from service.db import Database
 from service.events import Stale
-from service.fake_cluster import FakeCluster, FakeController
-from service.reconciler import RELAUNCHES, Reconciler
-from service.roster import Roster
-from service.tables import ClusterRow, EventRow, Job, LedgerRow, RecipeRow
-from tests.service.world import Clock, spec
-
-PATIENCE_S = 10
-NEVER = 3600
-PACE = Pace(
-    tick=0.005, nodes=0.01, poll=0.01, rest=0.001, answer=5, absence=0.05, silence=60, launch=5, cancel=60,
-    backoff=0.001, sweep=0.02, catalogue=5,
-)  # fmt: skip
-
-
-class Scene:
-    """A database, a cluster, and what a test asks of them."""
-
-    def __init__(self, database: Database, clock: Clock, *cpus: float) -> None:
-        self.database = database
-        self.clock = clock
-        self.cluster = FakeCluster(clock, *cpus)
-        self.roster = Roster(database)
-
-    def submit(self, job: str, **changes: Any) -> None:
-        made = JobSpec.model_validate(spec(name=f"the {job}", **changes))
-        jobs.submit(self.database, made, job_id=job, storage=f"/jobs/{job}", key=None)
-
-    def job(self, job: str) -> Job:
-        with self.database.reading() as session:
-            found = session.get(Job, job)
-        assert found is not None
-        return found
-
-    def controller(self, job: str) -> FakeController:
-        return self.cluster.running[job]
-
-    def last(self, job: str) -> Allocation:
-        return self.controller(job).commands[-1].allocation
-
-    def view(self) -> ClusterView:
-        with self.database.reading() as session:
-            row = session.get(ClusterRow, 1)
-        nothing = {"connected": False, "seen_at": None, "nodes": [], "queue": []}
-        return ClusterView.model_validate(row.picture if row else nothing)
-
-    def events(self, job: str, *kinds: str) -> list[EventRow]:
-        with self.database.reading() as session:
-            rows = session.exec(select(EventRow).where(EventRow.job_id == job).order_by(EventRow.id)).all()
-        return [row for row in rows if not kinds or row.type in kinds]
-
-    @asynccontextmanager
-    async def reconciling(self, pace: Pace = PACE) -> AsyncIterator[asyncio.Task[None]]:
-        task = asyncio.create_task(Reconciler(self.roster, self.cluster, pace=pace).run())
-        yield task
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.002)
-
-    async def until_phase(self, job: str, *phases: Phase) -> None:
-        await self.until(lambda: self.job(job).phase in phases)
-
-    async def until_workers(self, job: str, workers: int) -> None:
-        await self.until(lambda: self.job(job).workers == workers)
+from service.reconciler import RELAUNCHES
+from service.tables import LedgerRow, RecipeRow
+from tests.service.scene import NEVER, PACE, Scene, play
+from tests.service.world import Clock
 
 
 @pytest.fixture
 def scene(database: Database, clock: Clock) -> Iterator[Scene]:
     return Scene(database, clock, 4)
-
-
-def play(script: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(script)
 
 
 def test_a_job_is_launched_trains_and_ends(scene: Scene) -> None:

@@ -59,6 +59,7 @@ def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
         ("GET", "/jobs/{job_id}/artifacts/{path}"),
         ("POST", "/scaling/preview"),
         ("GET", "/recipes"),
+        ("GET", "/recipes/{name}"),
         ("GET", "/cluster"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),

@@ -62,3 +62,8 @@ def test_a_job_that_was_never_resized_has_no_rows(world: World) -> None:
 )
 def test_a_wrong_parameter_is_named(world: World, query: str, pointer: str) -> None:
     assert list(pointers(world.http.get(f"/v1/jobs/{world.submit()}/resizes?{query}"))) == [pointer]
+
+
+def test_the_farthest_cursor_leads_to_nothing(world: World) -> None:
+    page = world.get(f"/v1/jobs/{world.run().job}/resizes", after="9" * 18)
+    assert page == {"items": [], "next": None}

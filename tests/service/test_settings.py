@@ -52,3 +52,17 @@ def test_a_storage_that_would_be_taken_for_a_pattern_is_refused(url: str) -> Non
 
 def test_a_local_folder_may_be_called_anything(tmp_path: Path) -> None:
     assert Settings(storage_url=f"{tmp_path}/jobs[1]?").storage_url == f"{tmp_path}/jobs[1]?"
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "why"),
+    [
+        ("mysql://h/n", 2, "database_url: Value error, must begin with sqlite:/// or postgresql://"),
+        ("postgresql://me:secret@127.0.0.1:1/jobs", 1, "database_url: postgresql+psycopg://me:***@127.0.0.1:1/jobs"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named(url: str, code: int, why: str) -> None:
+    refused = CliRunner().invoke(app, ["migrate"], env={"EMASCALE_DATABASE_URL": url})
+    assert refused.exit_code == code
+    assert why in refused.output
+    assert "secret" not in refused.output

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from sqlmodel import Session
 
+from api_schemas.errors import Unavailable
 from service import supervisor
 from service.db import Database
 from service.head import EmbeddedRay, HeadFailed
@@ -103,3 +106,30 @@ def test_a_head_that_never_ran_is_an_error(
 ) -> None:
     with pytest.raises(HeadFailed):
         play(monkeypatch, settings, database, Head(None), at({}, end=9))
+
+
+def test_nodes_do_not_get_the_password_of_the_database(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    given: dict[str, str] = {}
+
+    def embedded(_folder: Path, environment: Mapping[str, str]) -> None:
+        given.update(environment)
+        raise Over
+
+    monkeypatch.setattr(supervisor, "EmbeddedRay", embedded)
+    with pytest.raises(Over):
+        supervisor.serve(settings.model_copy(update={"port": 0}), {"HOME": "/root"}, lambda _: None)
+    assert given["EMASCALE_STORAGE_URL"] == settings.storage_url
+    assert settings.database_url not in given.values()
+
+
+def test_a_database_that_is_away_does_not_end_it(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, database: Database
+) -> None:
+    @contextmanager
+    def away() -> Iterator[Session]:
+        raise Unavailable
+        yield
+
+    monkeypatch.setattr(database, "reading", away)
+    told = play(monkeypatch, settings, database, Head("there"), at({}, end=3))
+    assert ("reconciler", "there") in told

@@ -1,0 +1,127 @@
+"""A PostgreSQL server for tests, from the binaries of this machine, on a socket in a folder of its own.
+
+It differs from a desk's server on purpose: its clock is in India, and its texts are sorted as people sort them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+from service.db import connect, migrate
+from service.processes import wait_until
+
+HOW_TO_GET_IT = "no PostgreSQL server on this machine: apt-get install --no-install-recommends postgresql"
+PATIENCE_S = 30
+_LIKE_PEOPLE = ("--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en")
+_SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "timezone=Asia/Kolkata", "max_connections=200")
+
+
+def binaries() -> Path | None:
+    """The folder of the newest `postgres` that is installed; Debian keeps it off the PATH."""
+    on_path = shutil.which("postgres")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return Path(on_path).parent if on_path else found[-1].parent if found else None
+
+
+class PostgresServer:
+    """A server on an empty folder; it may be stopped and started as often as a test likes."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries = binaries
+        self._folder = folder
+        self._user = None if os.geteuid() else pwd.getpwnam("postgres").pw_name  # it refuses to run as root
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = count(1)
+        if self._user:
+            shutil.chown(folder, self._user)
+        initdb = [binaries / "initdb", "--auth=trust", "--username=emascale", "--no-sync", *_LIKE_PEOPLE]
+        self._run([*initdb, folder / "data"]).wait(PATIENCE_S)
+
+    def start(self) -> None:
+        """Start it; returns once it answers."""
+        settings = [f"-c{setting}" for setting in (*_SETTINGS, f"unix_socket_directories={self._folder}")]
+        ending_with_us = ["setpriv", "--pdeathsig=QUIT"]
+        self._process = self._run(
+            [*ending_with_us, self._binaries / "postgres", "-D", self._folder / "data", *settings]
+        )
+        assert wait_until(self._answers, PATIENCE_S), self.log()
+
+    def stop(self) -> None:
+        """Stop it, whoever is connected; what was committed stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(PATIENCE_S)
+            self._process = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """An outage for the length of the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def url(self, name: str) -> str:
+        """Of a database, as a user would write it."""
+        return f"postgresql://emascale@/{name}?host={self._folder}"
+
+    def make_template(self) -> None:
+        """The database `template`, migrated, to copy."""
+        self.execute("CREATE DATABASE template")
+        engine = connect(self.url("template"))
+        migrate(engine)
+        engine.dispose()
+
+    @contextmanager
+    def database(self, template: str = "template") -> Iterator[str]:
+        """The URL of a database that is there for the length of the block."""
+        name = f"test{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield self.url(name)
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def execute(self, statement: str) -> None:
+        """Outside of every database of a test."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _run(self, command: list[str | Path]) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                command, user=self._user, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+
+@contextmanager
+def postgres_server(binaries: Path) -> Iterator[PostgresServer]:
+    """One that runs, with its template."""
+    with tempfile.TemporaryDirectory(prefix="ema-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(binaries, Path(folder))
+        try:
+            server.start()
+            server.make_template()
+            yield server
+        finally:
+            server.stop()
