@@ -32,8 +32,10 @@ def create_app(
         database=database,
         new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
     )
-    for router in (jobs.router, history.streams, history.router, files.router, surroundings.router):
-        app.include_router(router)
+    for module in (jobs, history):
+        app.include_router(module.streams)
+    for module in (jobs, history, files, surroundings):
+        app.include_router(module.router)
     problems.install(app)
     openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest)
     app.add_middleware(Guard, hosts=[settings.host], new_request_id=new_request_id)
