@@ -14,7 +14,7 @@ from service.context import Context
 from service.db import Database
 from service.guard import Guard
 from service.ids import time_ordered_id
-from service.routes import files, history, jobs, surroundings
+from service.routes import dashboard, files, history, jobs, surroundings
 from service.settings import Settings
 
 
@@ -34,7 +34,7 @@ def create_app(
     )
     for module in (jobs, history):
         app.include_router(module.streams)
-    for module in (jobs, history, files, surroundings):
+    for module in (jobs, history, files, surroundings, dashboard):
         app.include_router(module.router)
     problems.install(app)
     openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest)
