@@ -39,12 +39,14 @@ export function Chart({ title, lines, marks, span, onZoom }: Props): ReactNode {
   const plot = useRef<uPlot | null>(null);
   const now = useRef({ marks, span, onZoom });
   now.current = { marks, span, onZoom };
+  const [log, setLog] = useState(false);
   const theme = useTheme();
   const shape = lines.map((line) => line.label).join();
+  const positive = lines.every((line) => !line.stepped && line.points.every(([, y]) => y === null || y > 0));
   const [xs, ...columns] = useMemo(() => aligned(lines), [lines]);
   useEffect(() => {
     const target = box.current!;
-    const made = new uPlot(options(target.clientWidth, lines, now, setIndex), [xs, ...columns], target);
+    const made = new uPlot(options(target.clientWidth, lines, log && positive, now, setIndex), [xs, ...columns], target);
     const resized = new ResizeObserver(() => made.setSize({ width: target.clientWidth, height: HEIGHT }));
     plot.current = made;
     resized.observe(target);
@@ -52,12 +54,17 @@ export function Chart({ title, lines, marks, span, onZoom }: Props): ReactNode {
       resized.disconnect();
       made.destroy();
     };
-  }, [shape, theme]);
+  }, [shape, theme, log && positive]);
   useEffect(() => plot.current?.setData([xs, ...columns]), [lines, marks, span[0], span[1]]);
   return (
     <figure className="chart">
       <figcaption>
         <b>{title}</b>
+        {positive && (
+          <button className="quiet" aria-pressed={log} aria-label={`log axis of ${title}`} onClick={() => setLog(!log)}>
+            log
+          </button>
+        )}
         <Legend lines={lines} columns={columns} index={index} x={index === null ? undefined : xs[index]} />
       </figcaption>
       <div
@@ -127,12 +134,16 @@ function moveCursor(event: KeyboardEvent, plot: uPlot | null, length: number, in
   if (place === undefined || !plot || length === 0) return;
   event.preventDefault();
   const x = plot.data[0][Math.min(Math.max(place, 0), length - 1)]!;
-  plot.setCursor({ left: plot.valToPos(x, "x"), top: 10 });
+  (plot.setCursor as Publish)({ left: plot.valToPos(x, "x"), top: 10 }, true, true);
 }
+
+/** The third argument, which its types leave out, takes the other charts along. */
+type Publish = (at: { left: number; top: number }, fire: boolean, publish: boolean) => void;
 
 function options(
   width: number,
   lines: Line[],
+  log: boolean,
   now: { current: Pick<Props, "marks" | "span" | "onZoom"> },
   onIndex: (index: number | null) => void,
 ): uPlot.Options {
@@ -150,11 +161,11 @@ function options(
     },
     scales: {
       x: { time: false, range: () => now.current.span },
-      y: { range: (_, low, high) => (low === high && !lines[0]?.stepped ? [0.99 * low, 1.01 * high] : uPlot.rangeNum(low, high, 0.1, true)) },
+      y: log ? { distr: 3 } : { range: (_, low, high) => reach(low, high, lines[0]?.stepped ?? false) },
     },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map(compact), size: 26, space: 60 },
-      { ...axis, values: (_, ticks) => ticks.map(compact), size: 52, space: 28 },
+      { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : compact(tick))), size: 60, space: 28, ...steps(lines) },
     ],
     series: [{}, ...lines.map(series)],
     hooks: {
@@ -163,6 +174,18 @@ function options(
       setSelect: [(plot) => select(plot, now.current.onZoom)],
     },
   };
+}
+
+/** From which value to which the y axis goes. What is level by nature is shown from zero, what happens to be, closely. */
+function reach(low: number | null, high: number | null, stepped: boolean): uPlot.Range.MinMax {
+  if (low === null || high === null) return [0, 1]; // nothing is in the window
+  return low === high && !stepped ? [0.99 * low, 1.01 * high] : uPlot.rangeNum(low, high, 0.1, true);
+}
+
+/** What counts things has no ticks between them. */
+function steps(lines: Line[]): uPlot.Axis {
+  const counts = lines.every((line) => line.stepped && line.points.every(([, y]) => Number.isInteger(y)));
+  return counts ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {};
 }
 
 const FONT = "11px system-ui, sans-serif";

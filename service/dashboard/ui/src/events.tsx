@@ -8,7 +8,7 @@ import { useStream } from "./stream";
 import { clock, describe } from "./wording";
 
 const POLL_MS = 5000;
-const SHOWN = 200;
+const SHOWN = 100;
 
 interface Heard {
   events: Event[];

@@ -81,7 +81,7 @@ function Trouble({ job: { status } }: { job: JobView }): ReactNode {
 function Facts({ job }: { job: JobView }): ReactNode {
   const { progress, values } = job;
   const [low, high] = job.spec.elasticity.workers;
-  const target = job.target_workers === null ? "" : `, asked for ${job.target_workers}`;
+  const target = job.target_workers === null || hasEnded(job.status.phase) ? "" : `, asked for ${job.target_workers}`;
   return (
     <dl className="facts">
       <Fact name="Progress">

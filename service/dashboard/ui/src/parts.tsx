@@ -1,5 +1,6 @@
 /** Small things that several screens show. */
 import { useEffect, useState, type ReactNode } from "react";
+import { Away } from "./api";
 import type { Phase } from "./contract";
 import { percent } from "./wording";
 
@@ -46,9 +47,14 @@ export function Move({ from, to }: { from: string; to: string }): ReactNode {
   return from === to ? <>{to}</> : <span className="move">{`${from} → ${to}`}</span>;
 }
 
-/** What went wrong, where it went wrong. */
+/** What went wrong, where it went wrong; that nobody answers is told above all. */
 export function Failure({ error }: { error: Error | null }): ReactNode {
-  return error && <p role="alert" className="failure">{error.message}</p>;
+  if (!error || error instanceof Away) return null;
+  return (
+    <p role="alert" className="failure">
+      {error.message}
+    </p>
+  );
 }
 
 /** A table that scrolls by itself where it is too wide, by keyboard too. */

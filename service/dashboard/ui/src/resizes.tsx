@@ -19,7 +19,7 @@ export function ResizesPart({ id, happened }: { id: string; happened: number }):
       <Table label="Resizes">
         <thead>
           <tr>
-            <th scope="col">Sample</th>
+            <th scope="col" className="figure">Sample</th>
             <th scope="col">Cause</th>
             <th scope="col">Workers</th>
             <th scope="col">Kappa</th>

@@ -119,7 +119,7 @@ export function compact(value: number): string {
   for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]] as const) {
     if (Math.abs(value) >= size) return `${number(value / size)}${unit}`;
   }
-  return number(value);
+  return String(Number(value.toPrecision(6)));
 }
 
 export function bytes(value: number): string {
