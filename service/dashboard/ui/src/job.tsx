@@ -36,7 +36,7 @@ export function JobScreen({ id, part }: { id: string; part: string }): ReactNode
   );
 }
 
-/** The longer it has not changed, the more rarely it is asked for; an event has it asked for at once. */
+/** An event has it asked for at once; progress alone makes no event, so while it trains it is asked for more often. */
 function useJob(id: string): { data: JobView | undefined; error: Error | null } {
   return useQuery({
     queryKey: ["job", id],
@@ -44,6 +44,7 @@ function useJob(id: string): { data: JobView | undefined; error: Error | null } 
     refetchInterval: ({ state: { data } }) => {
       if (!data) return LATEST_MS;
       if (hasEnded(data.status.phase)) return false;
+      if (data.workers === 0) return LATEST_MS;
       const unchanged = Date.now() - Date.parse(data.updated_at);
       return Math.min(Math.max(unchanged / 4, SOONEST_MS), LATEST_MS);
     },
