@@ -83,6 +83,14 @@ class JobRow(BaseModel):
     revision: int
 
 
+class JobChanges(BaseModel):
+    """What is new in a page of jobs: a message of its stream."""
+
+    items: list[JobRow] = Field(description="Rows that changed or came in.")
+    ids: list[str] | None = Field(description="All jobs of the page in their order; null: the same as before.")
+    next: str | None
+
+
 class JobView(BaseModel):
     """A job, whole."""
 

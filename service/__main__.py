@@ -56,7 +56,9 @@ def serve_command(
     try:
         Folder(settings.storage_url).probe()
         serve(
-            settings, os.environ, lambda url: print(f"emascale is ready: {url} (API reference: {url}/docs)", flush=True)
+            settings,
+            os.environ,
+            lambda url: print(f"emascale is ready: {url} (dashboard; API reference: {url}/docs)", flush=True),
         )
     except Unavailable as error:
         _fail(f"storage_url: {error}")

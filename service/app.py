@@ -15,7 +15,7 @@ from service.context import Context
 from service.db import Database
 from service.guard import Guard
 from service.ids import time_ordered_id
-from service.routes import files, history, jobs, surroundings
+from service.routes import dashboard, files, history, jobs, surroundings
 from service.settings import Settings
 
 
@@ -38,8 +38,10 @@ def create_app(
         new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
         read_recipe=read_recipe,
     )
-    for router in (jobs.router, history.streams, history.router, files.router, surroundings.router):
-        app.include_router(router)
+    for module in (jobs, history):
+        app.include_router(module.streams)
+    for module in (jobs, history, files, surroundings, dashboard):
+        app.include_router(module.router)
     problems.install(app)
     openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest)
     app.add_middleware(Guard, hosts=[settings.host], new_request_id=new_request_id)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
@@ -54,7 +55,7 @@ class JobQuery(BaseModel):
     after: str | None = Field(None, max_length=32, description="`next` of the page before.")
     status: list[Phase] = Field([], max_length=20)
     recipe: str | None = None
-    name: str | None = None
+    name: str | None = Field(None, description="Whole, or its beginning and a `*`: `digits*`.")
     label: list[str] = Field([], max_length=64, description="`key=value`, as often as needed.")
 
 
@@ -104,7 +105,7 @@ def listing(database: Database, query: JobQuery) -> Page[JobRow]:
     if query.recipe is not None:
         chosen = chosen.where(Job.recipe == query.recipe)
     if query.name is not None:
-        chosen = chosen.where(Job.name == query.name)
+        chosen = chosen.where(_named(query.name))
     for name, value in map(_label, query.label):
         chosen = chosen.where(col(Job.labels)[name].as_string() == value)
     with database.reading() as session:
@@ -242,6 +243,13 @@ def _known(database: Database, job: Job) -> JobView | None:
     if known is not None and known.body_digest != job.body_digest:
         raise Conflict(f"This Idempotency-Key was used for another spec: that of job {known.id}.")
     return None if known is None else job_view(known)
+
+
+def _named(name: str) -> ColumnElement[bool]:
+    """No name holds a `*`."""
+    if name.endswith("*"):
+        return col(Job.name).startswith(name[:-1], autoescape=True)
+    return col(Job.name) == name
 
 
 def _label(text: str) -> tuple[str, str]:

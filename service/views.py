@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from api_schemas.jobs import JobSpec, ResizeRequest
@@ -40,6 +41,11 @@ def job_row(job: Job) -> JobRow:
 def etag(revision: int) -> str:
     """The ETag of a job's view."""
     return f'"{revision}"'
+
+
+def etag_of(text: str) -> str:
+    """A weak ETag: of what matters in an answer, not of each of its bytes."""
+    return f'W/"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
 def _shared(job: Job) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def main(
 def _demonstrate(console: Console, data: Path, keep: bool) -> int:
     console.print(f"Starting the service and a Ray cluster of {SLOTS} slots.")
     with served(data) as address, Client(address) as client:
-        console.print(f"API reference: {address}/docs\n{STORY}\n")
+        console.print(f"Dashboard: {address}\n{STORY}\n")
         clear(client, time.sleep)
         with Board(client, console) as board:
             results = play(client, board, time.sleep)
@@ -59,7 +59,7 @@ def _demonstrate(console: Console, data: Path, keep: bool) -> int:
         if missing:
             console.print(f"The service's log: {data / 'service.log'}", soft_wrap=True)
         stays = "Ctrl-C ends it" if keep else "ends with the demo; `./run demo --keep` leaves it there"
-        console.print(f"API reference: {address}/docs ({stays})", soft_wrap=True)
+        console.print(f"Dashboard: {address} ({stays}); the API to read: {address}/docs", soft_wrap=True)
         if keep:
             signal.pause()
     return 1 if missing else 0

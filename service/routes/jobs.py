@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict
 
 from api_schemas.errors import Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, ResizePreview
-from service import jobs
+from service import changes, feed, jobs
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.openapi import takes
+from service.routes.accept import EventStreamRoute
+from service.routes.conditional import UNCHANGED, IfNoneMatch, conditional
 from service.routes.parameters import NONE
 from service.storage import Folder
 from service.validation import body_of
-from service.views import etag
+from service.views import etag, etag_of
 
 LIVE = (
     "This cannot change once a job is submitted; what can: elasticity.workers, elasticity.kappa, priority and labels."
 )
 
+LIST_POLLS = 5
+"""A list is looked at only every so many polls of an event stream: it is more to read."""
+
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": Problem}})
+streams = APIRouter(prefix=router.prefix, tags=["jobs"], route_class=EventStreamRoute, include_in_schema=False)
 
 
 class DryRun(BaseModel):
@@ -63,20 +71,38 @@ def submit(
     return job
 
 
-@router.get("")
-def listing(query: Annotated[JobQuery, Query()], database: DatabaseDep) -> Page[JobRow]:
-    """Jobs, newest first."""
-    return jobs.listing(database, query)
+def _cursor(
+    query: Annotated[JobQuery, Query()], database: DatabaseDep, last_event_id: Annotated[str | None, Header()] = None
+) -> int:
+    """Where the stream goes on; a filter that cannot be is found out before it has begun."""
+    jobs.listing(database, query)
+    return feed.cursor(last_event_id, "Last-Event-ID")
+
+
+@streams.get("", response_class=EventSourceResponse)
+async def stream(
+    query: Annotated[JobQuery, Query()], context: ContextDep, after: Annotated[int, Depends(_cursor)]
+) -> AsyncIterator[ServerSentEvent]:
+    """The same page, live."""
+    async for message in changes.stream(context.database, query, after, LIST_POLLS * context.settings.event_poll_s):
+        yield message
+
+
+@router.get("", responses=UNCHANGED, response_model=Page[JobRow])
+def listing(query: Annotated[JobQuery, Query()], database: DatabaseDep, if_none_match: IfNoneMatch = None) -> Response:
+    """Jobs, newest first. With `Accept: text/event-stream` the page and then what changes in it, as `JobChanges`."""
+    page = jobs.listing(database, query)
+    return conditional(page, etag_of(page.model_dump_json()), if_none_match)
 
 
 @router.get(
     "/{job_id}",
-    responses={304: {"description": "The job is as `If-None-Match` says."}},
+    responses=UNCHANGED,
     response_model=JobView,
     dependencies=NONE,
 )
 def get(
-    job_id: JobId, database: DatabaseDep, response: Response, if_none_match: Annotated[str | None, Header()] = None
+    job_id: JobId, database: DatabaseDep, response: Response, if_none_match: IfNoneMatch = None
 ) -> JobView | Response:
     """A job, whole. Asking with the ETag of the last answer costs next to nothing while nothing has changed."""
     if if_none_match is not None:

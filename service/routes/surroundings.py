@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem
@@ -16,8 +16,10 @@ from service import reference, surroundings
 from service.context import ContextDep, DatabaseDep
 from service.openapi import takes
 from service.previews import scaling_preview
+from service.routes.conditional import UNCHANGED, IfNoneMatch, conditional
 from service.routes.parameters import NONE
 from service.validation import body_of
+from service.views import etag_of
 
 router = APIRouter(responses={"default": {"model": Problem}})
 
@@ -51,10 +53,11 @@ def recipe(name: Annotated[RecipeName, Path()], query: Annotated[Packages, Query
     return surroundings.recipe(context.database, asked, context.read_recipe)
 
 
-@router.get("/v1/cluster", tags=["cluster"], dependencies=NONE)
-def cluster(database: DatabaseDep) -> ClusterView:
-    """Nodes and queue, as the reconciler last saw them."""
-    return surroundings.cluster(database)
+@router.get("/v1/cluster", tags=["cluster"], responses=UNCHANGED, response_model=ClusterView, dependencies=NONE)
+def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None) -> Response:
+    """Nodes and queue, as the reconciler last saw them. When that was does not count as a change."""
+    view = surroundings.cluster(database)
+    return conditional(view, etag_of(view.model_dump_json(exclude={"seen_at"})), if_none_match)
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)

@@ -49,15 +49,16 @@ class Stage:
         self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{packages or ''}"}
         self._process: subprocess.Popen[str] | None = None
         self._client: Client | None = None
+        self.address = ""  # once it has answered
 
     @property
     def client(self) -> Client:
         assert self._client is not None, "the service runs"
         return self._client
 
-    def serve(self) -> None:
+    def serve(self, port: int = 0) -> None:
         """Start the service; returns once it answers."""
-        command = [sys.executable, "-m", "service", "serve", "--port=0"]
+        command = [sys.executable, "-m", "service", "serve", f"--port={port}"]
         log = (self.data_folder / "service.log").open("a")
         with log:
             self._process = subprocess.Popen(
@@ -72,7 +73,8 @@ class Stage:
         said = self._process.stdout.readline()
         found = re.search(r"http://\S+\d", said)
         assert found is not None, (self.data_folder / "service.log").read_text()
-        self._client = Client(found[0])
+        self.address = found[0]
+        self._client = Client(self.address)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End `serve`; with SIGKILL its cluster goes on."""

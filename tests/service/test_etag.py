@@ -116,3 +116,13 @@ def test_the_tag_of_a_submit_is_that_of_the_job(world: World) -> None:
     response = world.http.post("/v1/jobs", json=world.job(world.submit())["spec"])
     again = world.http.get(response.headers["location"], headers={"If-None-Match": response.headers["etag"]})
     assert again.status_code == 304
+
+
+def test_a_page_of_jobs_has_a_tag_too(world: World) -> None:
+    controller = world.run()
+    tag = world.http.get("/v1/jobs").headers["etag"]
+    assert world.http.get("/v1/jobs", headers={"If-None-Match": tag}).status_code == 304
+    assert world.http.get("/v1/jobs?status=queued", headers={"If-None-Match": tag}).status_code == 200
+    controller.report(committed(0, 64))
+    changed = world.http.get("/v1/jobs", headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.json()["items"][0]["progress"]["samples"]) == (200, 64)

@@ -40,7 +40,9 @@ def test_no_operation_takes_a_parameter_that_it_does_not_know(world: World) -> N
     assert world.get("/v1/jobs") == before
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/jobs/x/nothing", "/v2/jobs", "/redoc", "/static/x"])
+@pytest.mark.parametrize(
+    "path", ["/index.html", "/v1", "/v1/nothing", "/v1/jobs/x/nothing", "/v2/jobs", "/redoc", "/static/x"]
+)
 def test_an_unknown_address_is_not_found(world: World, path: str) -> None:
     assert path in problem(world.http.get(path), 404, "not_found")["detail"]
 

@@ -53,6 +53,18 @@ def test_a_cluster_that_was_never_seen(world: World) -> None:
     assert world.get("/v1/cluster") == {"connected": False, "seen_at": None, "nodes": [], "queue": []}
 
 
+def test_that_the_cluster_was_seen_again_is_no_change(world: World) -> None:
+    picture(world)
+    tag = world.http.get("/v1/cluster").headers["etag"]
+    world.clock.move(5)
+    picture(world)
+    assert world.http.get("/v1/cluster", headers={"If-None-Match": tag}).status_code == 304
+    world.clock.move(31)
+    assert world.http.get("/v1/cluster", headers={"If-None-Match": tag}).json()["connected"] is False
+    picture(world, nodes=[])
+    assert world.http.get("/v1/cluster", headers={"If-None-Match": tag}).json()["nodes"] == []
+
+
 @pytest.mark.parametrize(("age", "connected"), [(0, True), (30, True), (31, False)])
 def test_an_old_picture_counts_as_not_connected(world: World, age: int, connected: bool) -> None:
     picture(world)

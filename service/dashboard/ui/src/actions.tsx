@@ -1,0 +1,161 @@
+/** What can be done with a job, each behind a question. */
+import { useMutation, useQuery, useQueryClient, keepPreviousData } from "@tanstack/react-query";
+import { useState, type ReactNode } from "react";
+import { post, Refused, remove } from "./api";
+import { ChangeTable } from "./change";
+import { hasEnded, type Change, type JobView, type ResizeRequest } from "./contract";
+import { Dialog } from "./dialog";
+import { Failure, useSettled } from "./parts";
+import { go } from "./route";
+
+type Question = "resize" | "cancel" | "delete";
+
+export function Actions({ job }: { job: JobView }): ReactNode {
+  const [asked, setAsked] = useState<Question | null>(null);
+  const close = (): void => setAsked(null);
+  const ended = hasEnded(job.status.phase);
+  const stopping = job.status.phase === "cancelling";
+  return (
+    <div className="actions">
+      {!ended && !stopping && <button onClick={() => setAsked("resize")}>Resize</button>}
+      {!ended && !stopping && <button className="danger" onClick={() => setAsked("cancel")}>Cancel job</button>}
+      <a className="button" href={`#/new?from=${job.id}`}>Use as template</a>
+      {ended && <button className="danger" onClick={() => setAsked("delete")}>Delete</button>}
+      {asked === "resize" && <ResizeDialog job={job} onClose={close} />}
+      {asked === "cancel" && <CancelDialog job={job} onClose={close} />}
+      {asked === "delete" && <DeleteDialog job={job} onClose={close} />}
+    </div>
+  );
+}
+
+interface Asked {
+  job: JobView;
+  onClose: () => void;
+}
+
+function CancelDialog({ job, onClose }: Asked): ReactNode {
+  const client = useQueryClient();
+  const cancel = useMutation({
+    mutationFn: () => post<JobView>(`/v1/jobs/${job.id}/cancel`),
+    onSuccess: (view) => {
+      client.setQueryData(["job", job.id], view);
+      onClose();
+    },
+  });
+  return (
+    <Dialog title={`Cancel ${job.name}?`} onClose={onClose}>
+      <p>Its workers stop, and it does not go on. Checkpoints, curves and logs stay.</p>
+      <Failure error={cancel.error} />
+      <Choice yes="Cancel the job" no="Let it train" busy={cancel.isPending} onYes={() => cancel.mutate()} onNo={onClose} />
+    </Dialog>
+  );
+}
+
+function DeleteDialog({ job, onClose }: Asked): ReactNode {
+  const erase = useMutation({
+    mutationFn: () => remove(`/v1/jobs/${job.id}`),
+    onSuccess: () => go("#/jobs", true),
+  });
+  return (
+    <Dialog title={`Delete ${job.name}?`} onClose={onClose}>
+      <p>The job goes, with its checkpoints, exported weights, curves and logs. This cannot be undone.</p>
+      <Failure error={erase.error} />
+      <Choice yes="Delete it all" no="Keep it" busy={erase.isPending} onYes={() => erase.mutate()} onNo={onClose} />
+    </Dialog>
+  );
+}
+
+interface ChoiceProps {
+  yes: string;
+  no: string;
+  busy: boolean;
+  onYes: () => void;
+  onNo: () => void;
+}
+
+function Choice({ yes, no, busy, onYes, onNo }: ChoiceProps): ReactNode {
+  return (
+    <p className="choice">
+      <button onClick={onNo}>{no}</button>
+      <button className="danger" disabled={busy} onClick={onYes}>
+        {yes}
+      </button>
+    </p>
+  );
+}
+
+function ResizeDialog({ job, onClose }: Asked): ReactNode {
+  const client = useQueryClient();
+  const [low, high] = job.spec.elasticity.workers;
+  const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
+  const [sample, setSample] = useState("");
+  const request: ResizeRequest = { workers: Number(workers), at_samples: sample ? Number(sample) : null };
+  const preview = usePreview(job.id, request, workers !== "");
+  const resize = useMutation({
+    mutationFn: () => post<JobView>(`/v1/jobs/${job.id}/resize`, request),
+    onSuccess: (view) => {
+      client.setQueryData(["job", job.id], view);
+      onClose();
+    },
+  });
+  const error = resize.error ?? preview.error;
+  const wrong = (pointer: string): string | undefined =>
+    error instanceof Refused ? error.errors.find((each) => each.pointer === pointer)?.message : undefined;
+  return (
+    <Dialog title={`Resize ${job.name}`} onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          resize.mutate();
+        }}
+      >
+        <div className="pair">
+          <Amount label={`Workers (${low} to ${high})`} value={workers} error={wrong("/workers")} onChange={setWorkers} />
+          <Amount label="Not before sample (empty: now)" value={sample} error={wrong("/at_samples")} onChange={setSample} />
+        </div>
+        {error && !wrong("/workers") && !wrong("/at_samples") && <Failure error={error} />}
+        {preview.data && !error && <ChangeTable change={preview.data} />}
+        <p className="choice">
+          <button type="button" onClick={onClose}>Close</button>
+          <button className="main" disabled={resize.isPending || preview.isFetching || preview.error !== null}>
+            Resize
+          </button>
+        </p>
+      </form>
+    </Dialog>
+  );
+}
+
+function usePreview(id: string, request: ResizeRequest, ready: boolean) {
+  const settled = useSettled(JSON.stringify(request), 250);
+  return useQuery({
+    queryKey: ["resize-preview", id, settled],
+    queryFn: ({ signal }) => post<Change>(`/v1/jobs/${id}/resize?dry_run=true`, JSON.parse(settled), signal),
+    enabled: ready,
+    placeholderData: keepPreviousData,
+    gcTime: 0,
+  });
+}
+
+interface AmountProps {
+  label: string;
+  value: string;
+  error: string | undefined;
+  onChange: (value: string) => void;
+}
+
+function Amount({ label, value, error, onChange }: AmountProps): ReactNode {
+  return (
+    <label className="field">
+      <span className="label">{label}</span>
+      <input
+        type="number"
+        inputMode="numeric"
+        value={value}
+        aria-invalid={error !== undefined}
+        onChange={(event) => onChange(event.target.value)}
+      />
+      {error && <span className="error" role="alert">{error}</span>}
+    </label>
+  );
+}

@@ -1,0 +1,125 @@
+/** The cluster: what its nodes have and use, and who waits for them. */
+import { useQuery } from "@tanstack/react-query";
+import type { ReactNode } from "react";
+import { get } from "./api";
+import type { Cluster, Node } from "./contract";
+import { Failure, Table, useTitle } from "./parts";
+import { clock, number } from "./wording";
+
+const POLL_MS = 10_000; // an answer that nothing has changed is some 500 bytes
+
+export function ClusterScreen(): ReactNode {
+  useTitle("Cluster");
+  const cluster = useQuery({
+    queryKey: ["cluster"],
+    queryFn: ({ signal }) => get<Cluster>("/v1/cluster", signal),
+    refetchInterval: POLL_MS,
+  });
+  return (
+    <>
+      <div className="head">
+        <h1>Cluster</h1>
+        {cluster.data && <Connection cluster={cluster.data} />}
+      </div>
+      <Failure error={cluster.error} />
+      {cluster.data && <Picture cluster={cluster.data} />}
+    </>
+  );
+}
+
+function Connection({ cluster }: { cluster: Cluster }): ReactNode {
+  if (cluster.connected) return <p className="note">{slots(cluster.nodes)}</p>;
+  const seen = cluster.seen_at ? `last seen at ${clock(cluster.seen_at)}` : "never seen yet";
+  return <p className="failure">Ray does not answer, {seen}. Jobs can be submitted, and start once it is back.</p>;
+}
+
+/** A slot is a CPU: what a worker occupies unless its job says otherwise. */
+function slots(nodes: Node[]): string {
+  const living = nodes.filter((node) => node.alive);
+  const total = (name: "cpu" | "cpu_used" | "gpu" | "gpu_used"): number =>
+    living.reduce((sum, node) => sum + node[name], 0);
+  const gpus = total("gpu") ? `, ${number(total("gpu_used"))} of ${number(total("gpu"))} GPUs` : "";
+  return `${number(total("cpu_used"))} of ${number(total("cpu"))} slots in use${gpus}`;
+}
+
+function Picture({ cluster }: { cluster: Cluster }): ReactNode {
+  return (
+    <>
+      <h2>Nodes</h2>
+      {cluster.nodes.length ? <Nodes nodes={cluster.nodes} /> : <p className="empty">There are no nodes.</p>}
+      <h2>Queue</h2>
+      {cluster.queue.length ? <Queue queue={cluster.queue} /> : <p className="empty">No job waits for room.</p>}
+    </>
+  );
+}
+
+function Nodes({ nodes }: { nodes: Node[] }): ReactNode {
+  return (
+    <Table label="Nodes">
+      <thead>
+        <tr>
+          <th scope="col">Address</th>
+          <th scope="col">State</th>
+          <th scope="col">Slots (CPU)</th>
+          <th scope="col">GPU</th>
+          <th scope="col" className="low">Id</th>
+        </tr>
+      </thead>
+      <tbody>
+        {nodes.map((node) => (
+          <tr key={node.id}>
+            <th scope="row">{node.address}</th>
+            <td>{state(node)}</td>
+            <td>
+              <Use used={node.cpu_used} total={node.cpu} label={`Slots of ${node.address}`} />
+            </td>
+            <td>{node.gpu ? <Use used={node.gpu_used} total={node.gpu} label={`GPUs of ${node.address}`} /> : "–"}</td>
+            <td className="low">
+              <code>{node.id.slice(0, 12)}</code>
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </Table>
+  );
+}
+
+function Use({ used, total, label }: { used: number; total: number; label: string }): ReactNode {
+  return (
+    <span className="bar">
+      <meter value={used} max={total} aria-label={label} />
+      <span>{`${number(used)} of ${number(total)}`}</span>
+    </span>
+  );
+}
+
+function state(node: Node): ReactNode {
+  if (!node.alive) return <span className="phase failed">gone</span>;
+  if (!node.draining) return <span className="phase running">alive</span>;
+  return <span className="phase recovering">{node.drains_at ? `to leave by ${clock(node.drains_at)}` : "to leave"}</span>;
+}
+
+function Queue({ queue }: { queue: Cluster["queue"] }): ReactNode {
+  return (
+    <Table label="Queue">
+      <thead>
+        <tr>
+          <th scope="col">Job</th>
+          <th scope="col" className="figure">Priority</th>
+          <th scope="col">Why it waits</th>
+        </tr>
+      </thead>
+      <tbody>
+        {queue.map((job) => (
+          <tr key={job.id}>
+            <th scope="row">
+              <a href={`#/jobs/${job.id}`}>{job.name}</a>
+            </th>
+            <td className="figure">{job.priority}</td>
+            <td className="prose">{job.message}</td>
+          </tr>
+        ))}
+      </tbody>
+    </Table>
+  );
+}

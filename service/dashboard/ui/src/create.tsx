@@ -1,0 +1,172 @@
+/** A new job: a form made from the service's own schemas, or YAML; beside it what the scaling rules make of it. */
+import { keepPreviousData, useMutation, useQuery } from "@tanstack/react-query";
+import { useMemo, useState, type ReactNode } from "react";
+import { get, hand, Refused, type Document } from "./api";
+import type { JobPreview, JobView, Page, Recipe } from "./contract";
+import { Errors, Fields, idOf } from "./field";
+import { Failure, useSettled, useTitle } from "./parts";
+import { RecipeFields } from "./recipe";
+import { go } from "./route";
+import { inner, isData, withoutDefaults, type Data, type Node, type Schema } from "./schema";
+import { Sizes } from "./sizes";
+import { toYaml } from "./yaml";
+
+const MAIN = ["optimizer", "schedule", "batch", "ema", "elasticity"];
+const BEGINNING: Data = {
+  name: "digits",
+  recipe: { name: "classify" },
+  optimizer: { name: "adamw", lr: 0.001 },
+  schedule: { budget: "50 epochs", warmup: "2 epochs", lr: "cosine" },
+  batch: { base: 64, per_worker: 64 },
+  ema: { momentum: 0.99 },
+  elasticity: { workers: [1, 4] },
+  evaluation: { every: "2 epochs" },
+};
+
+/** What the form needs before it can be shown. */
+interface Ground {
+  node: Node; // of a job spec
+  recipes: Recipe[];
+  beginning: Data;
+}
+
+export function CreateScreen({ from }: { from: string | null }): ReactNode {
+  useTitle("New job");
+  const ground = useQuery({
+    queryKey: ["ground", from],
+    queryFn: ({ signal }) => prepare(from, signal),
+    staleTime: Infinity,
+    gcTime: 0,
+  });
+  return (
+    <>
+      <Failure error={ground.error} />
+      {ground.data && <Editor ground={ground.data} />}
+    </>
+  );
+}
+
+async function prepare(from: string | null, signal: AbortSignal): Promise<Ground> {
+  const [api, recipes, template] = await Promise.all([
+    get<{ components: { schemas: Record<string, Schema> } }>("/openapi.json", signal),
+    get<Page<Recipe>>("/v1/recipes", signal),
+    from ? get<JobView>(`/v1/jobs/${from}`, signal) : undefined,
+  ]);
+  const node = inner(api.components.schemas["JobSpec-Input"]!, api);
+  return { node, recipes: recipes.items, beginning: template ? withoutDefaults(template.spec, node) : BEGINNING };
+}
+
+function Editor({ ground }: { ground: Ground }): ReactNode {
+  const [spec, setSpec] = useState(ground.beginning);
+  const [yaml, setYaml] = useState<string | null>(null); // null: the form is shown
+  const body = useMemo(() => documentOf(spec, yaml), [spec, yaml]);
+  const preview = usePreview(body);
+  const submit = useSubmit(body);
+  const error = preview.error ?? (submit.variables === body ? submit.error : null);
+  const errors = error instanceof Refused ? error.errors : [];
+  const toForm = (): void => {
+    if (!preview.data) return;
+    setSpec(withoutDefaults(preview.data.spec, ground.node));
+    setYaml(null);
+  };
+  return (
+    <>
+      <div className="head">
+        <h1>New job</h1>
+        <div className="actions">
+          {yaml === null ? (
+            <button onClick={() => setYaml(toYaml(spec))}>As YAML</button>
+          ) : (
+            <button onClick={toForm} disabled={!preview.ready}>As a form</button>
+          )}
+          <button className="main" onClick={() => submit.mutate(body)} disabled={submit.isPending}>
+            Submit
+          </button>
+        </div>
+      </div>
+      <Errors value={errors}>
+        <div className="editor">
+          {yaml === null ? (
+            <Form ground={ground} spec={spec} onChange={setSpec} />
+          ) : (
+            <textarea className="yaml" aria-label="Job as YAML" spellCheck={false} value={yaml} onChange={(event) => setYaml(event.target.value)} />
+          )}
+          <aside aria-label="Preview">
+            <h2>What the scaling rules make of it</h2>
+            <Found error={error} />
+            {preview.data && <Sizes sizes={preview.data.sizes} />}
+          </aside>
+        </div>
+      </Errors>
+    </>
+  );
+}
+
+function documentOf(spec: Data, yaml: string | null): Document {
+  return yaml === null ? { text: JSON.stringify(spec), kind: "application/json" } : { text: yaml, kind: "application/yaml" };
+}
+
+/** The dry run of what was typed; `ready`: it is that of what stands there now, and nothing is wrong with it. */
+function usePreview(body: Document) {
+  const settled = useSettled(body, 300);
+  const query = useQuery({
+    queryKey: ["dry-run", settled],
+    queryFn: ({ signal }) => hand<JobPreview>("/v1/jobs?dry_run=true", settled, {}, signal),
+    placeholderData: keepPreviousData,
+    refetchOnWindowFocus: false,
+  });
+  return { data: query.data, error: query.error, ready: settled === body && query.isSuccess && !query.isPlaceholderData };
+}
+
+/** The same body is submitted once, however often it is sent. */
+function useSubmit(body: Document) {
+  const key = useMemo(() => crypto.randomUUID(), [body]);
+  return useMutation({
+    mutationFn: (document: Document) => hand<JobView>("/v1/jobs", document, { "Idempotency-Key": key }),
+    onSuccess: (job) => go(`#/jobs/${job.id}`),
+  });
+}
+
+function Form({ ground: { node, recipes }, spec, onChange }: { ground: Ground; spec: Data; onChange: (spec: Data) => void }): ReactNode {
+  const shared = { node, pointer: "", value: spec, onChange: (value: unknown) => onChange(value as Data) };
+  const others = Object.keys(node.schema.properties ?? {}).filter((name) => !["name", "recipe", ...MAIN].includes(name));
+  const recipe = isData(spec.recipe) ? spec.recipe : {};
+  return (
+    <form onSubmit={(event) => event.preventDefault()}>
+      <div className="grid">
+        <Fields {...shared} names={["name"]} />
+      </div>
+      <RecipeFields node={inner(node.schema.properties!.recipe!, node.root)} recipes={recipes} value={recipe} onChange={(value) => onChange({ ...spec, recipe: value })} />
+      <Fields {...shared} names={MAIN} />
+      <details className="more">
+        <summary>More: scaling, resources, checkpoints, priority and others</summary>
+        <div className="grid">
+          <Fields {...shared} names={others} />
+        </div>
+      </details>
+    </form>
+  );
+}
+
+function show(id: string): void {
+  const field = document.getElementById(id);
+  field?.closest("details")?.setAttribute("open", "");
+  field?.focus();
+}
+
+/** All that is wrong in one place, each error leading to its field. */
+function Found({ error }: { error: Error | null }): ReactNode {
+  if (!(error instanceof Refused) || error.errors.length === 0) return <Failure error={error} />;
+  return (
+    <ul className="found" role="alert">
+      {error.errors.map(({ pointer, message }) => (
+        <li key={pointer + message}>
+          <button type="button" className="quiet" onClick={() => show(idOf(pointer))}>
+            {pointer || "the whole"}
+          </button>{" "}
+          {message}
+        </li>
+      ))}
+    </ul>
+  );
+}

@@ -1,0 +1,89 @@
+/** What a job left in its storage, to download: checkpoints and exported weights. */
+import { useQuery } from "@tanstack/react-query";
+import type { ReactNode } from "react";
+import { get } from "./api";
+import type { Artifact, Checkpoint, Page } from "./contract";
+import { Failure, Table } from "./parts";
+import { bytes, clock, count } from "./wording";
+
+export function FilesPart({ id }: { id: string }): ReactNode {
+  const checkpoints = useFiles<Checkpoint>(id, "checkpoints");
+  const artifacts = useFiles<Artifact>(id, "artifacts");
+  return (
+    <>
+      <h2>Exported</h2>
+      <Failure error={artifacts.error} />
+      {artifacts.data?.length === 0 && <p className="empty">Nothing yet: the weights and their EMA are exported at the end.</p>}
+      {artifacts.data && artifacts.data.length > 0 && <Artifacts id={id} rows={artifacts.data} />}
+      <h2>Checkpoints</h2>
+      <Failure error={checkpoints.error} />
+      {checkpoints.data?.length === 0 && (
+        <p className="empty">None yet: <code>checkpoint.every</code> says how often there is one; the end always leaves one.</p>
+      )}
+      {checkpoints.data && checkpoints.data.length > 0 && <Checkpoints id={id} rows={checkpoints.data} />}
+    </>
+  );
+}
+
+function useFiles<T>(id: string, kind: string): { data: T[] | undefined; error: Error | null } {
+  return useQuery({
+    queryKey: ["files", id, kind],
+    queryFn: async ({ signal }) => (await get<Page<T>>(`/v1/jobs/${id}/${kind}`, signal)).items,
+  });
+}
+
+function Artifacts({ id, rows }: { id: string; rows: Artifact[] }): ReactNode {
+  return (
+    <Table label="Exported files">
+      <thead>
+        <tr>
+          <th scope="col">File</th>
+          <th scope="col" className="figure">Size</th>
+          <th scope="col" className="low">Where it lies</th>
+        </tr>
+      </thead>
+      <tbody>
+        {rows.map((row) => (
+          <tr key={row.name}>
+            <th scope="row">
+              <a href={`/v1/jobs/${id}/artifacts/${row.name}`} download>{row.name}</a>
+            </th>
+            <td className="figure">{bytes(row.bytes)}</td>
+            <td className="low"><code>{row.url}</code></td>
+          </tr>
+        ))}
+      </tbody>
+    </Table>
+  );
+}
+
+function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNode {
+  return (
+    <Table label="Checkpoints">
+      <thead>
+        <tr>
+          <th scope="col">Checkpoint</th>
+          <th scope="col" className="figure">Sample</th>
+          <th scope="col" className="figure">Size</th>
+          <th scope="col">Saved</th>
+          <th scope="col">Files</th>
+        </tr>
+      </thead>
+      <tbody>
+        {rows.toReversed().map((row) => (
+          <tr key={row.name}>
+            <th scope="row">{row.name}</th>
+            <td className="figure">{count(row.samples)}</td>
+            <td className="figure">{bytes(row.bytes)}</td>
+            <td>{clock(row.saved_at)}</td>
+            <td className="links">
+              {row.files.map((file) => (
+                <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} download>{file}</a>
+              ))}
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </Table>
+  );
+}

@@ -1,0 +1,167 @@
+/** One job: how it stands, what can be done with it, and its history in parts. */
+import { useQuery } from "@tanstack/react-query";
+import type { ReactNode } from "react";
+import { Actions } from "./actions";
+import { get } from "./api";
+import { hasEnded, type Event, type JobView } from "./contract";
+import { CurvesPart } from "./curves";
+import { EventsPart, useEvents } from "./events";
+import { FilesPart } from "./files";
+import { LogsPart } from "./logs";
+import { Bar, Failure, PhaseBadge, useTitle } from "./parts";
+import { ResizesPart } from "./resizes";
+import { clock, count, duration, named, number, scores, share } from "./wording";
+import { toYaml } from "./yaml";
+
+const SOONEST_MS = 2000;
+const LATEST_MS = 15_000;
+
+export function JobScreen({ id, part }: { id: string; part: string }): ReactNode {
+  const events = useEvents(id);
+  const job = useJob(id);
+  useTitle(job.data?.name ?? id);
+  return (
+    <>
+      <Failure error={job.error} />
+      {job.data && (
+        <>
+          <Head job={job.data} />
+          <Trouble job={job.data} />
+          <Facts job={job.data} />
+          <Parts id={id} part={part} />
+          <Part job={job.data} part={part} events={events} />
+        </>
+      )}
+    </>
+  );
+}
+
+/** An event has it asked for at once; progress alone makes no event, so while it trains it is asked for more often. */
+function useJob(id: string): { data: JobView | undefined; error: Error | null } {
+  return useQuery({
+    queryKey: ["job", id],
+    queryFn: ({ signal }) => get<JobView>(`/v1/jobs/${id}`, signal),
+    refetchInterval: ({ state: { data } }) => {
+      if (!data) return LATEST_MS;
+      if (hasEnded(data.status.phase)) return false;
+      if (data.workers === 0) return LATEST_MS;
+      const unchanged = Date.now() - Date.parse(data.updated_at);
+      return Math.min(Math.max(unchanged / 4, SOONEST_MS), LATEST_MS);
+    },
+  });
+}
+
+function Head({ job }: { job: JobView }): ReactNode {
+  return (
+    <div className="head">
+      <div>
+        <h1>
+          {job.name} <PhaseBadge phase={job.status.phase} />
+        </h1>
+        <p className="note">
+          {job.status.message} <code>{job.id}</code>, {job.spec.recipe.name} with {job.spec.optimizer.name}
+          {job.spec.engine !== "in_place" && `, ${job.spec.engine}`}, submitted {clock(job.created_at)}
+        </p>
+      </div>
+      <Actions job={job} />
+    </div>
+  );
+}
+
+function Trouble({ job: { status } }: { job: JobView }): ReactNode {
+  if (!status.traceback && status.log_tail.length === 0) return null;
+  return (
+    <details className="trouble" open>
+      <summary>Why it failed: {status.code}</summary>
+      {status.traceback && <pre tabIndex={0} role="region" aria-label="Traceback">{status.traceback}</pre>}
+      {status.log_tail.length > 0 && <pre tabIndex={0} role="region" aria-label="The last log lines">{status.log_tail.join("\n")}</pre>}
+    </details>
+  );
+}
+
+function Facts({ job }: { job: JobView }): ReactNode {
+  const { progress, values } = job;
+  const [low, high] = job.spec.elasticity.workers;
+  const target = job.target_workers === null || hasEnded(job.status.phase) ? "" : `, asked for ${job.target_workers}`;
+  return (
+    <dl className="facts">
+      <Fact name="Progress">
+        <Bar part={share(progress)} label="Progress" />
+        <small>
+          {count(progress.samples)}{progress.total_samples !== null && ` of ${count(progress.total_samples)}`} samples
+        </small>
+      </Fact>
+      <Fact name="Time left">{progress.eta_s === null ? "–" : duration(progress.eta_s)}<small>epoch {number(progress.epoch)}</small></Fact>
+      <Fact name="Workers">{job.workers}<small>{low === high ? low : `${low} to ${high}`}{target}</small></Fact>
+      <Fact name="Kappa">{number(job.kappa)}<small>batch {job.batch ?? "–"}, base {job.spec.batch.base}</small></Fact>
+      <Fact name="Learning rate">{number(values.lr)}</Fact>
+      {"ema_momentum" in values && <Fact name="Rho">{number(values.ema_momentum)}<small>EMA momentum</small></Fact>}
+      {job.noise_scale !== null && <Fact name="Noise scale">{number(job.noise_scale)}<small>samples</small></Fact>}
+      {job.evaluation && (
+        <Fact name="Evaluation">
+          {scores(job.evaluation.target, job.evaluation.ema).map((score) => (
+            <span key={score} className="scores">{score}</span>
+          ))}
+          <small>at {count(job.evaluation.samples)}</small>
+        </Fact>
+      )}
+      {job.pending_resizes.map(({ workers, at_samples }) => (
+        <Fact key={at_samples} name="Planned">{workers} workers<small>from sample {count(at_samples ?? 0)}</small></Fact>
+      ))}
+    </dl>
+  );
+}
+
+function Fact({ name, children }: { name: string; children: ReactNode }): ReactNode {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+const PARTS: Record<string, string> = {
+  curves: "Curves",
+  resizes: "Resizes",
+  events: "Events",
+  logs: "Logs",
+  files: "Checkpoints",
+  spec: "Spec",
+};
+
+function Parts({ id, part }: { id: string; part: string }): ReactNode {
+  return (
+    <nav aria-label="Parts of the job" className="parts">
+      {Object.entries(PARTS).map(([name, label]) => (
+        <a key={name} href={`#/jobs/${id}/${name}`} aria-current={name === part ? "page" : undefined}>
+          {label}
+        </a>
+      ))}
+    </nav>
+  );
+}
+
+function Part({ job, part, events }: { job: JobView; part: string; events: Event[] }): ReactNode {
+  const resizes = events.filter(({ type }) => type === "resized").length;
+  if (part === "resizes") return <ResizesPart id={job.id} happened={resizes} />;
+  if (part === "events") return <EventsPart events={events} />;
+  if (part === "logs") return <LogsPart id={job.id} />;
+  if (part === "files") return <FilesPart id={job.id} />;
+  if (part === "spec") return <SpecPart job={job} />;
+  return <CurvesPart job={job} events={events} />;
+}
+
+function SpecPart({ job }: { job: JobView }): ReactNode {
+  return (
+    <>
+      <p className="note">What was asked for, and every default; below it the values in force now.</p>
+      <pre className="log" tabIndex={0} role="region" aria-label="Spec">{toYaml(job.spec)}</pre>
+      <dl className="facts">
+        {Object.entries(job.values).map(([name, value]) => (
+          <Fact key={name} name={named(name)}>{number(value)}</Fact>
+        ))}
+      </dl>
+    </>
+  );
+}

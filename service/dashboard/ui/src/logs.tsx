@@ -1,0 +1,95 @@
+/** The log of a job's workers, followed as it grows. */
+import { useEffect, useRef, useState, type ReactNode } from "react";
+import { open } from "./api";
+import { Failure } from "./parts";
+import { useAway } from "./presence";
+
+const TAIL = 500;
+const KEPT = 5000;
+
+export function LogsPart({ id }: { id: string }): ReactNode {
+  const [worker, setWorker] = useState("");
+  const [follow, setFollow] = useState(true);
+  const { lines, workers, error } = useLog(id, worker, follow);
+  return (
+    <>
+      <div className="filters">
+        <select aria-label="Worker" value={worker} onChange={(event) => setWorker(event.target.value)}>
+          <option value="">all workers</option>
+          {workers.map((name) => (
+            <option key={name}>{name}</option>
+          ))}
+        </select>
+        <label className="check">
+          <input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} />
+          Follow
+        </label>
+        <span className="note">the last {TAIL} lines, and what comes</span>
+      </div>
+      <Failure error={error} />
+      {lines.length ? <Lines lines={lines} follow={follow} /> : !error && <p className="empty">There are no lines yet.</p>}
+    </>
+  );
+}
+
+/** Kept at its end while it is followed. */
+function Lines({ lines, follow }: { lines: string[]; follow: boolean }): ReactNode {
+  const box = useRef<HTMLPreElement>(null);
+  useEffect(() => {
+    if (follow && box.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [lines, follow]);
+  return (
+    <pre ref={box} className="log" tabIndex={0} role="region" aria-label="Log">
+      {lines.join("\n")}
+    </pre>
+  );
+}
+
+interface Log {
+  lines: string[];
+  workers: string[];
+  error: Error | null;
+}
+
+const EMPTY: Log = { lines: [], workers: [], error: null };
+
+function useLog(id: string, worker: string, follow: boolean): Log {
+  const [log, setLog] = useState<Log>(EMPTY);
+  const away = useAway();
+  useEffect(() => {
+    if (away) return undefined;
+    const stop = new AbortController();
+    setLog((before) => ({ ...EMPTY, workers: before.workers }));
+    const add = (lines: string[]): void => setLog((before) => longer(before, lines));
+    read(id, worker, follow, add, stop.signal).catch((error: Error) => {
+      if (!stop.signal.aborted) setLog((before) => ({ ...before, error }));
+    });
+    return () => stop.abort();
+  }, [id, worker, follow, away]);
+  return log;
+}
+
+function longer(log: Log, lines: string[]): Log {
+  const names = lines.flatMap((line) => /^\[(\w+)\]/.exec(line)?.[1] ?? []);
+  const workers = names.length ? [...new Set([...log.workers, ...names])].sort() : log.workers;
+  return { ...log, lines: [...log.lines, ...lines].slice(-KEPT), workers };
+}
+
+async function read(
+  id: string,
+  worker: string,
+  follow: boolean,
+  add: (lines: string[]) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const query = new URLSearchParams({ tail: String(TAIL), follow: String(follow) });
+  if (worker) query.set("rank", worker);
+  const response = await open(`/v1/jobs/${id}/logs?${query}`, { signal });
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+    const whole = (rest + piece.value).split("\n");
+    rest = whole.pop()!;
+    if (whole.length) add(whole);
+  }
+}

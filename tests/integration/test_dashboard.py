@@ -1,0 +1,258 @@
+"""The dashboard in a browser, before the real service with real jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from api_schemas.views import Phase
+from tests.integration.browser import AXE, CHROMIUM, Screen, chromium
+from tests.integration.stage import Job, Stage, staged
+
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.timeout(400),
+]
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: npm ci in service/dashboard/ui")
+
+LONG = {
+    "schedule": {"budget": "2000 epochs", "warmup": "2 epochs", "lr": "cosine"},
+    "evaluation": {"every": "5 epochs"},
+}
+IDLE_S = 30
+IDLE_BYTES_A_MINUTE = 5000
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("stage"), slots=2) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def screen(stage: Stage, browser: Browser) -> Iterator[Screen]:
+    screen = Screen(browser, stage.address)
+    yield screen
+    screen.close()
+    assert screen.complaints == []
+
+
+@pytest.fixture(scope="module")
+def ended(stage: Stage) -> Job:
+    """A job that succeeded, after a change of size, with checkpoints and weights."""
+    job = stage.submit(
+        name="short",
+        schedule={"budget": "1500 base_steps", "warmup": "50 base_steps", "lr": "cosine"},
+        elasticity={"workers": [1, 2]},
+        evaluation={"every": "2 epochs"},
+        checkpoint={"every": "20 epochs"},
+        labels={"team": "vision"},
+    )
+    job.trains_on(2)
+    stage.client.resize(job.id, 1)
+    job.ends()
+    return job
+
+
+def test_empty_screens_say_what_to_do(screen: Screen) -> None:
+    page = screen.go("/jobs")
+    expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    screen.shown("empty")
+    page.get_by_role("link", name="Make the first one").click()
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()
+
+
+def test_a_job_from_the_form_to_its_change_of_size_and_its_end(stage: Stage, screen: Screen) -> None:
+    page = screen.go("/new")
+    submit_from_the_form(page)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("running")
+    job = Job(stage, page.url.rpartition("/")[2])
+    job.trains_on(2)
+    expect(chart(page, "Loss")).to_be_visible()
+
+    page.get_by_role("button", name="Resize").click()
+    page.get_by_label("Workers (1 to 2)").fill("7")
+    expect(page.get_by_text("Must be from 1 to 2")).to_be_visible()
+    page.get_by_label("Workers (1 to 2)").fill("1")
+    expect(page.get_by_role("row", name="workers 2 1")).to_be_visible()
+    screen.shown("resize")
+    page.get_by_role("dialog").get_by_role("button", name="Resize").click()
+
+    page.get_by_role("link", name="Resizes").click()
+    expect(page.get_by_role("row").filter(has_text="2 → 1")).to_contain_text("0 steps")
+    assert job.rows()[-1].workers == (2, 1)
+
+    page.get_by_role("button", name="Cancel job").click()
+    screen.shown("cancel")
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("cancelled")
+    job.ends(Phase.CANCELLED)
+
+
+def submit_from_the_form(page: Page) -> None:
+    page.get_by_label("name", exact=True).fill("from the form")
+    page.get_by_label("budget").fill("2000 eons")
+    expect(page.locator(".field", has_text="budget").locator(".error")).to_contain_text("must read", ignore_case=True)
+    page.get_by_label("budget").fill("2000 epochs")
+    page.get_by_label("workers, 2 of 2").fill("2")
+    expect(page.get_by_role("region", name="Sizes").get_by_role("row")).to_have_count(3)
+    page.get_by_role("button", name="As YAML").click()
+    yaml = page.get_by_label("Job as YAML")
+    expect(yaml).to_have_value(re.compile("name: from the form"))
+    yaml.fill(f"{yaml.input_value()}priority: 3\n")
+    page.get_by_role("button", name="As a form").click()
+    page.get_by_text("More: scaling").click()
+    expect(page.get_by_label("priority")).to_have_value("3")
+    page.get_by_role("button", name="Submit").click()
+
+
+@pytest.mark.usefixtures("ended")
+def test_the_list_is_live_and_filtered(stage: Stage, screen: Screen) -> None:
+    page = screen.go("/jobs")
+    row = page.get_by_role("row").filter(has_text="short")
+    expect(row).to_contain_text("succeeded")
+    expect(row).to_contain_text("100 %")
+    job = stage.submit(name="late", **LONG)
+    late = page.get_by_role("row").filter(has_text="late")
+    expect(late).to_contain_text("running")
+    page.get_by_label("Name begins with").fill("sho")
+    expect(late).to_have_count(0)
+    expect(row).to_be_visible()
+    page.get_by_label("Status").select_option("active")
+    expect(page.get_by_text("No job is like that.")).to_be_visible()
+    stage.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+
+
+def test_the_parts_of_a_job_that_has_ended(screen: Screen, ended: Job) -> None:
+    page = screen.go(f"/jobs/{ended.id}")
+    for title in ("Loss", "Evaluation: accuracy", "World size", "Kappa", "Learning rate", "EMA momentum", "Throughput"):
+        expect(chart(page, title)).to_be_visible()
+    chart(page, "Loss").press("Home")
+    expect(page.locator("figure", has_text="Learning rate").locator(".at")).to_be_visible()
+    part(page, "Events", "exported: ")
+    part(page, "Logs", "worker w0 of job")
+    part(page, "Spec", "per_worker: 64")
+    part(page, "Checkpoints", "ema.safetensors")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="ema.safetensors").click()
+    assert Path(download.value.path()).read_bytes() == Path(ended.view.artifacts["ema.safetensors"]).read_bytes()
+
+
+def chart(page: Page, title: str) -> Locator:
+    return page.get_by_role("img", name=re.compile(f"^{title} over"))
+
+
+def part(page: Page, name: str, text: str) -> None:
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page.get_by_text(text).first).to_be_visible()
+
+
+def test_the_cluster_and_why_a_job_waits(stage: Stage, screen: Screen) -> None:
+    large = stage.submit(name="large", elasticity={"workers": [9, 9]})
+    page = screen.go("/cluster")
+    expect(page.get_by_text("of 2 slots in use")).to_be_visible()
+    expect(page.get_by_role("region", name="Queue").get_by_role("row").filter(has_text="large")).to_contain_text("9")
+    screen.shown("cluster")
+    stage.client.cancel(large.id)
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_service_that_goes_and_comes_back(stage: Stage, browser: Browser) -> None:
+    screen = Screen(browser, stage.address)
+    page = screen.go("/jobs")
+    expect(page.get_by_role("row").filter(has_text="short")).to_be_visible()
+    port = int(stage.address.rpartition(":")[2])
+    stage.kill()
+    try:
+        expect(page.get_by_text("The service does not answer.")).to_be_visible()
+        screen.shown("away")
+    finally:
+        stage.serve(port)
+    expect(page.get_by_text("The service does not answer.")).to_have_count(0)
+    job = stage.submit(name="after the outage", elasticity={"workers": [9, 9]})
+    expect(page.get_by_role("row").filter(has_text="after the outage")).to_be_visible()
+    stage.client.cancel(job.id)
+    screen.close()
+
+
+def test_where_no_stream_gets_through_it_asks(stage: Stage, screen: Screen, ended: Job) -> None:
+    screen.page.route("**/v1/**", without_streams)
+    page = screen.go("/jobs")
+    expect(page.get_by_role("row").filter(has_text="short")).to_be_visible()
+    job = stage.submit(name="unheard", elasticity={"workers": [9, 9]})
+    expect(page.get_by_role("row").filter(has_text="unheard")).to_be_visible()
+    stage.client.cancel(job.id)
+    screen.go(f"/jobs/{ended.id}/events")
+    expect(page.get_by_text("succeeded: ")).to_be_visible()
+
+
+def without_streams(route: Route) -> None:
+    if route.request.resource_type == "eventsource":
+        route.abort()
+    else:
+        route.continue_()
+
+
+@pytest.fixture
+def waiting(stage: Stage) -> Iterator[Job]:
+    """A job that the cluster has no room for."""
+    job = stage.submit(name="waiting", elasticity={"workers": [9, 9]})
+    job.until(lambda view: view.status.code != "submitted")
+    yield job
+    stage.client.cancel(job.id)
+
+
+@pytest.mark.parametrize(
+    ("place", "sight"),
+    [
+        ("/jobs", "waiting"),
+        ("/jobs/{id}", "Needs 9 workers"),
+        ("/jobs/{id}/events", "submitted"),
+        ("/cluster", "waiting"),
+    ],
+)
+def test_an_idle_page_costs_next_to_nothing(screen: Screen, waiting: Job, place: str, sight: str) -> None:
+    page = screen.go(place.format(id=waiting.id))
+    expect(page.get_by_text(sight).first).to_be_visible()
+    page.wait_for_timeout(5000)
+    before = screen.received
+    assert before > 0
+    page.wait_for_timeout(1000 * IDLE_S)
+    a_minute = (screen.received - before) * 60 / IDLE_S
+    print(f"{place}: {a_minute:.0f} bytes a minute")
+    assert a_minute < IDLE_BYTES_A_MINUTE
+
+
+SCREENS = {
+    "jobs": "/jobs",
+    "new": "/new",
+    "cluster-idle": "/cluster",
+    "curves": "/jobs/{id}",
+    "resizes": "/jobs/{id}/resizes",
+    "events": "/jobs/{id}/events",
+    "logs": "/jobs/{id}/logs",
+    "files": "/jobs/{id}/files",
+    "spec": "/jobs/{id}/spec",
+}
+
+
+@needs_axe
+@pytest.mark.parametrize("name", SCREENS)
+def test_everybody_can_use_it(screen: Screen, ended: Job, name: str) -> None:
+    page = screen.go(SCREENS[name].format(id=ended.id))
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.wait_for_timeout(1000)
+    screen.shown(name)
+    assert not screen.overflows()
+    assert screen.barriers() == []
