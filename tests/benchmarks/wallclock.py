@@ -125,7 +125,7 @@ def _reached(run: Run, target: float) -> int | None:
 def _worker(service: Stage) -> dict[str, float]:
     """Seconds that one worker alone takes for its share of a step, and the bytes of its gradient."""
     job = service.submit(
-        name="a worker's share",
+        name="share of a worker",
         recipe={
             "name": "byol",
             "config": {"dataset": "fashion_mnist", "train_size": 2560, "model": "resnet", "hidden": 16},
