@@ -17,11 +17,14 @@ from typer.testing import CliRunner
 
 from api_schemas.cli import app as command
 from api_schemas.client import DEFAULT_URL, Client
+from api_schemas.views import RecipeInfo
 from service.app import create_app
 from service.db import Database, connect, migrate
+from service.roster import Roster
 from service.settings import Settings
 from tests.service.world import Controller, finished, started
 from tests.serving import served
+from workers import recipes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -61,6 +64,12 @@ def client(address: str) -> Iterator[Client]:
 
 
 @pytest.fixture
+def catalogue(database: Database) -> None:
+    """As the nodes exported it."""
+    Roster(database).write_recipes(RecipeInfo.model_validate(row) for row in recipes.catalogue())
+
+
+@pytest.fixture
 def job(client: Client, database: Database) -> str:
     """A job that runs on 4 workers."""
     job = client.submit(yaml.safe_load(blocks("yaml")[0])).id
@@ -85,6 +94,7 @@ def test_every_run_command_exists() -> None:
 
 
 @pytest.mark.parametrize("line", typed("emascale"), ids=shlex.join)
+@pytest.mark.usefixtures("catalogue")
 def test_the_command_line(client: Client, database: Database, job: str, line: list[str]) -> None:
     arguments = [job[:-1] if part == "ID" else part for part in line[1:]]
     if "--watch" in arguments:
