@@ -102,9 +102,12 @@ def test_what_a_node_does_not_have_fails_the_job_and_says_what(stage: Stage) -> 
     status = stage.submit(recipe={"name": "nowhere.to:Find"}).ends(Phase.FAILED).status
     assert status.code == "unknown_recipe"
     assert "nowhere" in status.message
-    status = stage.submit(**line(slope="steep")).ends(Phase.FAILED).status
-    assert status.code == "recipe_config_invalid"
-    assert "slope" in status.message
+
+
+def test_a_setting_that_a_users_own_recipe_does_not_take_is_refused_at_once(stage: Stage) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        stage.submit(**line(slope="steep"))
+    assert [error.pointer for error in refused.value.errors] == ["/recipe/config/slope"]
 
 
 def test_an_unknown_recipe_of_the_catalogue_is_refused_at_once(stage: Stage) -> None:
