@@ -68,12 +68,12 @@ def submit(
     """
     job_preview(spec)
     body = _as_stored(spec)
-    own = own_recipe(read, spec.recipe)
     job = _new_job(spec, body, job_id, storage, database.now())
     job.idempotency_key = key
     job.body_digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     if known := _known(database, job):
         return known, False
+    own = own_recipe(read, spec.recipe)
     try:
         with database.writing() as session:
             check_recipe(session, spec.recipe, own)
