@@ -11,12 +11,18 @@ from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import ScalingPreviewRequest
 from service import openapi, problems
 from service.admission import ReadRecipe
+from service.channels import Channels
 from service.context import Context
 from service.db import Database
 from service.guard import Guard
 from service.ids import time_ordered_id
+from service.revisions import Revisions
 from service.routes import dashboard, files, history, jobs, surroundings
-from service.settings import Settings
+from service.settings import MIB, Settings
+from service.snapshots import Snapshots
+
+KEPT_BYTES = 8 * MIB
+"""Of encoded jobs, whole and as rows each: thousands."""
 
 
 def create_app(
@@ -37,6 +43,10 @@ def create_app(
         database=database,
         new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
         read_recipe=read_recipe,
+        revisions=Revisions(database),
+        channels=Channels(database, settings.event_poll_s),
+        views=Snapshots(KEPT_BYTES),
+        rows=Snapshots(KEPT_BYTES),
     )
     for module in (jobs, history):
         app.include_router(module.streams)

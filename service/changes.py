@@ -9,10 +9,13 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi.sse import ServerSentEvent
 
-from api_schemas.views import JobChanges, JobRow, Page
+from api_schemas.errors import Unavailable
+from api_schemas.views import JobChanges
 from service import jobs
+from service.channels import OUTAGE_POLL_S
 from service.db import Database
-from service.jobs import JobQuery
+from service.jobs import JobQuery, Listing
+from service.snapshots import Snapshots
 
 OVERLAP = timedelta(seconds=10)
 """A change is dated before it is committed, so a resumed stream looks this far behind its cursor."""
@@ -21,33 +24,45 @@ Told = Mapping[str, int]
 """Revisions by id, in the page's order."""
 
 
-async def stream(database: Database, query: JobQuery, after: int, poll_s: float) -> AsyncIterator[ServerSentEvent]:
-    """First the page, or where a stream was broken off what changed since; then every change of it. Never ends.
+async def stream(
+    database: Database, kept: Snapshots, query: JobQuery, after: int, poll_s: float
+) -> AsyncIterator[ServerSentEvent]:
+    """First the page, or where a stream was broken off what changed since; then every change of it. Never ends;
+    a database that does not answer is waited for.
 
     `after` is the id of the last message that was heard: milliseconds since 1970; 0: none was.
     """
     told: Told | None = None
     while True:
         asked_at = database.now()
-        page = await run_sync(jobs.listing, database, query)
+        try:
+            page = await run_sync(jobs.listing, database, query, kept)
+        except Unavailable:
+            await anyio.sleep(OUTAGE_POLL_S)
+            continue
         cursor = int(asked_at.timestamp() * 1000)
         news = changes(told, page) if told is not None else beginning(page, min(after, cursor))
-        told = {row.id: row.revision for row in page.items}
+        told = {each.id: each.revision for each in page.listed}
         if news is not None:
-            yield ServerSentEvent(raw_data=news.model_dump_json(), id=str(cursor))
+            yield ServerSentEvent(raw_data=news, id=str(cursor))
         await anyio.sleep(poll_s)
 
 
-def beginning(page: Page[JobRow], after: int) -> JobChanges:
+def beginning(page: Listing, after: int) -> str:
     """The page's order, and of its rows those that may have changed since the cursor."""
     since = datetime.fromtimestamp(after / 1000, UTC) - OVERLAP if after else None
-    items = [row for row in page.items if since is None or row.updated_at > since]
-    return JobChanges(items=items, ids=[row.id for row in page.items], next=page.next)
+    items = [row for each, row in zip(page.listed, page.rows, strict=True) if since is None or each.updated_at > since]
+    return _message(page, items, moved=True)
 
 
-def changes(told: Told, page: Page[JobRow]) -> JobChanges | None:
+def changes(told: Told, page: Listing) -> str | None:
     """What is new since the page was told so; None: nothing."""
-    items = [row for row in page.items if told.get(row.id) != row.revision]
-    ids = [row.id for row in page.items]
-    moved = ids != list(told)
-    return JobChanges(items=items, ids=ids if moved else None, next=page.next) if items or moved else None
+    items = [row for each, row in zip(page.listed, page.rows, strict=True) if told.get(each.id) != each.revision]
+    moved = [each.id for each in page.listed] != list(told)
+    return _message(page, items, moved=moved) if items or moved else None
+
+
+def _message(page: Listing, items: list[bytes], *, moved: bool) -> str:
+    """A `JobChanges`, put together from rows that are JSON already."""
+    rest = JobChanges(items=[], ids=[each.id for each in page.listed] if moved else None, next=page.next)
+    return rest.model_dump_json().replace('"items":[]', f'"items":[{b",".join(items).decode()}]', 1)

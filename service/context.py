@@ -9,8 +9,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.admission import ReadRecipe
+from service.channels import Channels
 from service.db import Database
+from service.revisions import Revisions
 from service.settings import Settings
+from service.snapshots import Snapshots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +24,21 @@ class Context:
     database: Database
     new_job_id: Callable[[], str]
     read_recipe: ReadRecipe | None
+    revisions: Revisions
+    channels: Channels
+    views: Snapshots
+    """Of `JobView`."""
+    rows: Snapshots
+    """Of `JobRow`."""
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _database(request: Request) -> Database:
-    return _context(request).database
+async def _database(request: Request) -> Database:
+    return (await _context(request)).database
 
 
 ContextDep = Annotated[Context, Depends(_context)]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
-import anyio
 from anyio.to_thread import run_sync
-from fastapi.sse import ServerSentEvent
+from fastapi.sse import KEEPALIVE_COMMENT
 from sqlmodel import col, select
 
 from api_schemas.errors import FieldError, NotFound, Unavailable
 from api_schemas.events import EventPage, parse_event
 from service import events
+from service.channels import CHUNK, OUTAGE_POLL_S, Channels, Said, message
 from service.db import Database
 from service.jobs import found
 from service.tables import EventRow, Job
 from service.validation import invalid
 
-CHUNK = 200
-OUTAGE_POLL_S = 1.0
+KEEPALIVE_S = 15.0
+"""Without a message, until a comment says that the connection lives."""
 
 
 def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
@@ -31,27 +33,44 @@ def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
     )
 
 
-async def stream(database: Database, job_id: str, after: int, poll_s: float) -> AsyncIterator[ServerSentEvent]:
-    """Every event after the cursor, then those that happen; ends once the job has ended and all is said.
+async def stream(channels: Channels, database: Database, job_id: str, after: int) -> AsyncIterator[bytes]:
+    """Every event after the cursor, then those that happen, as server-sent events; ends once the job has ended and all
+    is said.
 
     The id of each message is the cursor that leads to the next one. A job that is deleted ends the stream; a database
-    that does not answer is waited for.
+    that does not answer is waited for. Who is behind what the channel keeps reads the database until he is not.
     """
-    while True:
-        try:
-            rows, ended = await run_sync(_look, database, job_id, after, CHUNK)
-        except NotFound:
-            return
-        except Unavailable:
-            await anyio.sleep(OUTAGE_POLL_S)
-            continue
-        for row in rows:
-            after = row.id or after
-            yield ServerSentEvent(raw_data=parse_event(row.payload).model_dump_json(), id=str(after))
-        if ended and len(rows) < CHUNK:
-            return
-        if not rows:
-            await anyio.sleep(poll_s)
+    with channels.joined(job_id) as channel:
+        while True:
+            news = channel.news()
+            said, after, over = channel.since(after) or await _read(database, job_id, after)
+            if said:
+                yield said
+            if over:
+                return
+            if not said and not await _within(KEEPALIVE_S, news):
+                yield KEEPALIVE_COMMENT
+
+
+async def _read(database: Database, job_id: str, after: int) -> Said:
+    """As `Channel.since`, from the database."""
+    try:
+        rows, ended = await run_sync(_look, database, job_id, after, CHUNK)
+    except NotFound:
+        return b"", after, True
+    except Unavailable:
+        await asyncio.sleep(OUTAGE_POLL_S)
+        return b"", after, False
+    messages = [message(row) for row in rows]
+    last = messages[-1].id if messages else after
+    return b"".join(each.text for each in messages), last, ended and len(rows) < CHUNK
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether it came in time."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 def cursor(text: str | None, name: str) -> int:

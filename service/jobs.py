@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement
@@ -17,16 +18,17 @@ from sqlmodel import Session, col, select
 from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
 from api_schemas.jobs import JobPatch, JobSpec, Label, ResizeRequest
 from api_schemas.previews import JobPreview
-from api_schemas.views import JobRow, JobView, Page, Phase, ResizePreview
+from api_schemas.views import JobView, Phase, ResizePreview
 from service import events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
 from service.lifecycle import Happening
 from service.previews import job_preview, resize_preview
+from service.snapshots import Snapshots
 from service.storage import Folder
 from service.tables import Job, PendingResize
 from service.validation import check, invalid
-from service.views import job_row, job_view
+from service.views import etag_of, job_row, job_view
 
 MAX_PENDING = 100
 Value = TypeVar("Value")
@@ -44,6 +46,33 @@ LIGHT = [
     )
 ]
 """Columns that a list leaves where they are."""
+
+
+class Listed(NamedTuple):
+    """A job's place in a list."""
+
+    id: str
+    revision: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A page of jobs: the rows as JSON of `JobRow`."""
+
+    listed: list[Listed]
+    rows: list[bytes]
+    next: str | None
+
+    @property
+    def tag(self) -> str:
+        """The ETag of the page."""
+        return etag_of(repr((self.listed, self.next)))
+
+    @property
+    def text(self) -> bytes:
+        """The page as JSON."""
+        return b'{"items":[%b],"next":%b}' % (b",".join(self.rows), json.dumps(self.next).encode())
 
 
 class JobQuery(BaseModel):
@@ -95,9 +124,9 @@ def preview(database: Database, spec: JobSpec, read: ReadRecipe | None) -> JobPr
     return job_preview(spec)
 
 
-def listing(database: Database, query: JobQuery) -> Page[JobRow]:
-    """A page of jobs, newest first."""
-    chosen = select(Job).options(*LIGHT).order_by(col(Job.id).desc()).limit(query.limit + 1)
+def listing(database: Database, query: JobQuery, kept: Snapshots) -> Listing:
+    """A page of jobs, newest first; rows are read and encoded where they are not kept already."""
+    chosen = select(Job.id, Job.revision, Job.updated_at).order_by(col(Job.id).desc()).limit(query.limit + 1)
     if query.after is not None:
         chosen = chosen.where(col(Job.id) < query.after)
     if query.status:
@@ -109,9 +138,19 @@ def listing(database: Database, query: JobQuery) -> Page[JobRow]:
     for name, value in map(_label, query.label):
         chosen = chosen.where(col(Job.labels)[name].as_string() == value)
     with database.reading() as session:
-        jobs = session.exec(chosen).all()
-    rows = [job_row(job) for job in jobs[: query.limit]]
-    return Page(items=rows, next=rows[-1].id if len(jobs) > query.limit else None)
+        seen = session.exec(chosen).all()
+        listed = [Listed(*each) for each in seen[: query.limit]]
+        rows = _rows(session, listed, kept)
+    return Listing(listed=listed, rows=rows, next=listed[-1].id if len(seen) > query.limit else None)
+
+
+def _rows(session: Session, listed: Iterable[Listed], kept: Snapshots) -> list[bytes]:
+    rows = {each.id: kept.get(each.id, each.revision) for each in listed}
+    if missing := [job_id for job_id, row in rows.items() if row is None]:
+        for job in session.exec(select(Job).options(*LIGHT).where(col(Job.id).in_(missing))):
+            rows[job.id] = row = job_row(job).model_dump_json().encode()
+            kept.put(job.id, job.revision, row)
+    return [row for row in rows.values() if row is not None]
 
 
 def get(database: Database, job_id: str) -> JobView:
@@ -120,10 +159,10 @@ def get(database: Database, job_id: str) -> JobView:
         return job_view(found(session.get(Job, job_id), job_id))
 
 
-def revision(database: Database, job_id: str) -> int:
-    """The number of the job's present state, read without the rest. Raises NotFound."""
+def revisions(database: Database, job_ids: Sequence[str]) -> dict[str, int]:
+    """The numbers of their present states, read without the rest; of the jobs that there are."""
     with database.reading() as session:
-        return found(session.exec(select(Job.revision).where(Job.id == job_id)).first(), job_id)
+        return dict(session.exec(select(Job.id, Job.revision).where(col(Job.id).in_(job_ids))).all())
 
 
 def storage(database: Database, job_id: str) -> str:

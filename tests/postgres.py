@@ -24,7 +24,9 @@ from service.processes import wait_until
 HOW_TO_GET_IT = "no PostgreSQL server on this machine: apt-get install --no-install-recommends postgresql"
 PATIENCE_S = 30
 _LIKE_PEOPLE = ("--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en")
-_SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "timezone=Asia/Kolkata", "max_connections=200")
+_SETTINGS = ("listen_addresses=", "timezone=Asia/Kolkata", "max_connections=200")
+_FORGETFUL = ("fsync=off", "full_page_writes=off")
+"""What a power cut would lose is no loss to a test."""
 
 
 def binaries() -> Path | None:
@@ -37,7 +39,8 @@ def binaries() -> Path | None:
 class PostgresServer:
     """A server on an empty folder; it may be stopped and started as often as a test likes."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
+    def __init__(self, binaries: Path, folder: Path, *, durable: bool = False) -> None:
+        self._settings = _SETTINGS if durable else (*_SETTINGS, *_FORGETFUL)
         self._binaries = binaries
         self._folder = folder
         self._user = None if os.geteuid() else pwd.getpwnam("postgres").pw_name  # it refuses to run as root
@@ -50,7 +53,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it; returns once it answers."""
-        settings = [f"-c{setting}" for setting in (*_SETTINGS, f"unix_socket_directories={self._folder}")]
+        settings = [f"-c{setting}" for setting in (*self._settings, f"unix_socket_directories={self._folder}")]
         ending_with_us = ["setpriv", "--pdeathsig=QUIT"]
         self._process = self._run(
             [*ending_with_us, self._binaries / "postgres", "-D", self._folder / "data", *settings]
@@ -115,10 +118,10 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server(binaries: Path) -> Iterator[PostgresServer]:
-    """One that runs, with its template."""
+def postgres_server(binaries: Path, *, durable: bool = False) -> Iterator[PostgresServer]:
+    """One that runs, with its template; `durable`: as in earnest, on the disk before it answers."""
     with tempfile.TemporaryDirectory(prefix="ema-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        server = PostgresServer(binaries, Path(folder))
+        server = PostgresServer(binaries, Path(folder), durable=durable)
         try:
             server.start()
             server.make_template()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem, Unavailable
@@ -17,6 +15,7 @@ from service import curves, feed, jobs, ledger, logs, resizes
 from service.context import ContextDep, DatabaseDep
 from service.curves import CurveQuery
 from service.routes.accept import EventStreamRoute
+from service.routes.conditional import AcceptEncoding, whole
 from service.routes.jobs import JobId
 from service.routes.parameters import NONE
 from service.storage import Folder
@@ -55,23 +54,21 @@ class LogQuery(BaseModel):
 LastEventId = Annotated[str | None, Header()]
 
 
-def _cursor(
-    database: DatabaseDep, job_id: JobId, query: Annotated[StreamQuery, Query()], last_event_id: LastEventId = None
+async def _cursor(
+    context: ContextDep, job_id: JobId, query: Annotated[StreamQuery, Query()], last_event_id: LastEventId = None
 ) -> int:
     """Where the stream begins; a job that does not exist is found out before the stream has begun."""
-    jobs.revision(database, job_id)
+    await context.revisions.of(job_id)
     if last_event_id is not None:
         return feed.cursor(last_event_id, "Last-Event-ID")
     return feed.cursor(query.after, "?after")
 
 
-@streams.get("/events", response_class=EventSourceResponse)
-async def stream(
-    job_id: JobId, context: ContextDep, after: Annotated[int, Depends(_cursor)]
-) -> AsyncIterator[ServerSentEvent]:
+@streams.get("/events")
+async def stream(job_id: JobId, context: ContextDep, after: Annotated[int, Depends(_cursor)]) -> Response:
     """Events as they happen."""
-    async for message in feed.stream(context.database, job_id, after, context.settings.event_poll_s):
-        yield message
+    messages = feed.stream(context.channels, context.database, job_id, after)
+    return StreamingResponse(messages, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 @router.get("/events")
@@ -86,11 +83,12 @@ def metrics(
     query: Annotated[CurveQuery, Query()],
     database: DatabaseDep,
     accept: Annotated[str, Header()] = "",
-) -> Curves | Response:
+    accept_encoding: AcceptEncoding = "",
+) -> Response:
     """Training curves over samples seen. With `Accept: text/csv` as CSV."""
     if "text/csv" in accept:
         return StreamingResponse(curves.csv(database, job_id, query), media_type="text/csv; charset=utf-8")
-    return curves.read(database, job_id, query)
+    return whole(curves.read(database, job_id, query).model_dump_json().encode(), None, accept_encoding)
 
 
 @router.get("/resizes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict
@@ -18,11 +19,11 @@ from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.openapi import takes
 from service.routes.accept import EventStreamRoute
-from service.routes.conditional import UNCHANGED, IfNoneMatch, conditional
+from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE
 from service.storage import Folder
 from service.validation import body_of
-from service.views import etag, etag_of
+from service.views import etag
 
 LIVE = (
     "This cannot change once a job is submitted; what can: elasticity.workers, elasticity.kappa, priority and labels."
@@ -72,10 +73,10 @@ def submit(
 
 
 def _cursor(
-    query: Annotated[JobQuery, Query()], database: DatabaseDep, last_event_id: Annotated[str | None, Header()] = None
+    query: Annotated[JobQuery, Query()], context: ContextDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> int:
     """Where the stream goes on; a filter that cannot be is found out before it has begun."""
-    jobs.listing(database, query)
+    jobs.listing(context.database, query, context.rows)
     return feed.cursor(last_event_id, "Last-Event-ID")
 
 
@@ -84,34 +85,37 @@ async def stream(
     query: Annotated[JobQuery, Query()], context: ContextDep, after: Annotated[int, Depends(_cursor)]
 ) -> AsyncIterator[ServerSentEvent]:
     """The same page, live."""
-    async for message in changes.stream(context.database, query, after, LIST_POLLS * context.settings.event_poll_s):
+    poll_s = LIST_POLLS * context.settings.event_poll_s
+    async for message in changes.stream(context.database, context.rows, query, after, poll_s):
         yield message
 
 
 @router.get("", responses=UNCHANGED, response_model=Page[JobRow])
-def listing(query: Annotated[JobQuery, Query()], database: DatabaseDep, if_none_match: IfNoneMatch = None) -> Response:
+def listing(
+    query: Annotated[JobQuery, Query()],
+    context: ContextDep,
+    if_none_match: IfNoneMatch = None,
+    accept_encoding: AcceptEncoding = "",
+) -> Response:
     """Jobs, newest first. With `Accept: text/event-stream` the page and then what changes in it, as `JobChanges`."""
-    page = jobs.listing(database, query)
-    return conditional(page, etag_of(page.model_dump_json()), if_none_match)
+    page = jobs.listing(context.database, query, context.rows)
+    return unchanged(page.tag, if_none_match) or whole(page.text, page.tag, accept_encoding)
 
 
-@router.get(
-    "/{job_id}",
-    responses=UNCHANGED,
-    response_model=JobView,
-    dependencies=NONE,
-)
-def get(
-    job_id: JobId, database: DatabaseDep, response: Response, if_none_match: IfNoneMatch = None
-) -> JobView | Response:
+@router.get("/{job_id}", responses=UNCHANGED, response_model=JobView, dependencies=NONE)
+async def get(
+    job_id: JobId, context: ContextDep, if_none_match: IfNoneMatch = None, accept_encoding: AcceptEncoding = ""
+) -> Response:
     """A job, whole. Asking with the ETag of the last answer costs next to nothing while nothing has changed."""
-    if if_none_match is not None:
-        tag = etag(jobs.revision(database, job_id))
-        if tag in if_none_match:
-            return Response(status_code=304, headers={"ETag": tag})
-    job = jobs.get(database, job_id)
-    response.headers["ETag"] = etag(job.revision)
-    return job
+    revision = await context.revisions.of(job_id)
+    if answer := unchanged(etag(revision), if_none_match):
+        return answer
+    text = context.views.get(job_id, revision)
+    if text is None:
+        job = await run_sync(jobs.get, context.database, job_id)
+        revision, text = job.revision, job.model_dump_json().encode()
+        context.views.put(job_id, revision, text)
+    return whole(text, etag(revision), accept_encoding)
 
 
 @router.patch("/{job_id}", openapi_extra=takes(JobPatch), dependencies=NONE)

@@ -8,7 +8,7 @@ from api_schemas.errors import FieldError
 from service.validation import NO_PARAMETER, invalid
 
 
-def _none(request: Request) -> None:
+async def _none(request: Request) -> None:
     if request.query_params:
         raise invalid([FieldError(pointer=f"?{name}", message=NO_PARAMETER) for name in request.query_params])
 

@@ -16,7 +16,7 @@ from service import reference, surroundings
 from service.context import ContextDep, DatabaseDep
 from service.openapi import takes
 from service.previews import scaling_preview
-from service.routes.conditional import UNCHANGED, IfNoneMatch, conditional
+from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE
 from service.validation import body_of
 from service.views import etag_of
@@ -54,10 +54,11 @@ def recipe(name: Annotated[RecipeName, Path()], query: Annotated[Packages, Query
 
 
 @router.get("/v1/cluster", tags=["cluster"], responses=UNCHANGED, response_model=ClusterView, dependencies=NONE)
-def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None) -> Response:
+def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None, accept_encoding: AcceptEncoding = "") -> Response:
     """Nodes and queue, as the reconciler last saw them. When that was does not count as a change."""
     view = surroundings.cluster(database)
-    return conditional(view, etag_of(view.model_dump_json(exclude={"seen_at"})), if_none_match)
+    tag = etag_of(view.model_dump_json(exclude={"seen_at"}))
+    return unchanged(tag, if_none_match) or whole(view.model_dump_json().encode(), tag, accept_encoding)
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)

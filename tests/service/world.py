@@ -49,7 +49,8 @@ class InProcess(httpx.BaseTransport):
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         copy = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
         response = await self._asgi.handle_async_request(copy)
-        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+        raw = b"".join([part async for part in response.aiter_raw()])  # as it travels: perhaps compressed
+        return httpx.Response(response.status_code, headers=response.headers, content=raw)
 
 
 def spec(**changes: Any) -> dict[str, Any]:
