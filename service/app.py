@@ -18,6 +18,7 @@ from service.guard import Guard
 from service.ids import time_ordered_id
 from service.revisions import Revisions
 from service.routes import dashboard, files, history, jobs, surroundings
+from service.routes.polls import Poll
 from service.settings import MIB, Settings
 from service.snapshots import Snapshots
 
@@ -48,6 +49,7 @@ def create_app(
         views=Snapshots(KEPT_BYTES),
         rows=Snapshots(KEPT_BYTES),
     )
+    app.router.routes.insert(0, Poll())
     for module in (jobs, history):
         app.include_router(module.streams)
     for module in (jobs, history, files, surroundings, dashboard):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +17,7 @@ from service import changes, feed, jobs
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.openapi import takes
+from service.routes import polls
 from service.routes.accept import EventStreamRoute
 from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE
@@ -45,7 +45,7 @@ class DryRun(BaseModel):
 
 
 DryRunQuery = Annotated[DryRun, Query()]
-JobId = Annotated[str, Path(max_length=32)]
+JobId = Annotated[str, Path(max_length=polls.LONGEST_ID)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
@@ -107,15 +107,7 @@ async def get(
     job_id: JobId, context: ContextDep, if_none_match: IfNoneMatch = None, accept_encoding: AcceptEncoding = ""
 ) -> Response:
     """A job, whole. Asking with the ETag of the last answer costs next to nothing while nothing has changed."""
-    revision = await context.revisions.of(job_id)
-    if answer := unchanged(etag(revision), if_none_match):
-        return answer
-    text = context.views.get(job_id, revision)
-    if text is None:
-        job = await run_sync(jobs.get, context.database, job_id)
-        revision, text = job.revision, job.model_dump_json().encode()
-        context.views.put(job_id, revision, text)
-    return whole(text, etag(revision), accept_encoding)
+    return await polls.answer(context, job_id, if_none_match, accept_encoding)
 
 
 @router.patch("/{job_id}", openapi_extra=takes(JobPatch), dependencies=NONE)

@@ -69,11 +69,15 @@ class Intake:
         """Each job reports once in so much time that all together say `per_s` events a second."""
         gap = self._events / per_s  # between two reports, of whichever jobs
         began = time.perf_counter()
-        with ThreadPoolExecutor(TALKS) as talks:
-            for number in range(int(seconds / gap)):
-                time.sleep(max(began + number * gap - time.perf_counter(), 0))
-                reporter = self._reporters[number % len(self._reporters)]
-                talks.submit(self._take, reporter.more(self._events).model_dump_json())
+        talks = [ThreadPoolExecutor(1) for _ in range(TALKS)]  # a job's reports come one after the other
+        under_way = []
+        for number in range(int(seconds / gap)):
+            time.sleep(max(began + number * gap - time.perf_counter(), 0))
+            job = number % len(self._reporters)
+            text = self._reporters[job].more(self._events).model_dump_json()
+            under_way.append(talks[job % TALKS].submit(self._take, text))
+        for each in under_way:
+            each.result()
         self._wall = time.perf_counter() - began
 
     def result(self) -> dict[str, float]:
@@ -90,7 +94,8 @@ class Intake:
     def _take(self, text: str) -> None:
         began = time.perf_counter()
         try:
-            self._roster.take(Report.model_validate_json(text))
+            report = Report.model_validate_json(text)
+            assert self._roster.take(report) == report.events[-1].sequence, "all of it is taken"
         except Unavailable:
             self._errors += 1
         self._seconds.append(time.perf_counter() - began)

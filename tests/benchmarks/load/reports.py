@@ -42,16 +42,15 @@ class Reporter:
         return self._report(made)
 
     def _step(self) -> list[dict[str, Any]]:
-        start, self._samples = self._samples, self._samples + STEP
         values = dict.fromkeys(NAMES[:5], 0.123456789)
-        return [
-            self._event(type="committed", start=start, stop=self._samples),
-            self._event(type="metrics", points=[(self._samples, values)]),
-        ]
+        return [self._committed(), self._event(type="metrics", points=[(self._samples, values)])]
 
     def _said(self) -> list[dict[str, Any]]:
-        committed = self._step()[0]
-        return [committed, self._event(type="warning", code="clock", message=repr(time.time()))]
+        return [self._committed(), self._event(type="warning", code="clock", message=repr(time.time()))]
+
+    def _committed(self) -> dict[str, Any]:
+        start, self._samples = self._samples, self._samples + STEP
+        return self._event(type="committed", start=start, stop=self._samples)
 
     def _event(self, **fields: Any) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat()

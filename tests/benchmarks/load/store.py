@@ -5,9 +5,10 @@ One job is brought about as every other is, by a submit and by reports; the rest
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert
@@ -58,12 +59,20 @@ def fill(database: Database, jobs_: int, running: int, points: int) -> Stored:
         history = [each.model_dump(exclude={"id"}) for each in session.query(EventRow).all()]
     ended = row | {"phase": Phase.SUCCEEDED, "workers": 0, "code": "succeeded", "message": "Trained to the end."}
     stored = Stored(running=[model, *others[: running - 1]], ended=others[running - 1 :])
-    copies = [row | {"id": id_, "storage": f"/jobs/{id_}"} for id_ in stored.running[1:]]
-    copies += [ended | {"id": id_, "storage": f"/jobs/{id_}"} for id_ in stored.ended]
+    copies = [_another(row, id_) for id_ in stored.running[1:]] + [_another(ended, id_) for id_ in stored.ended]
     _insert(database, Job, copies)
     _insert(database, EventRow, [each | {"job_id": copy["id"]} for copy in copies for each in history])
     _insert(database, MetricRow, list(_curves(stored.running, points // (running * len(NAMES)))))
     return stored
+
+
+def _another(row: dict[str, Any], id_: str) -> dict[str, Any]:
+    """A job of its own name, team, progress and times."""
+    number = random.randrange(1_000_000)
+    at = datetime.now(UTC) - timedelta(seconds=random.random() * 1e6)
+    times = {name: at + timedelta(seconds=random.random() * 1e4) for name in ("since", "updated_at", "progressed_at")}
+    own = {"id": id_, "storage": f"/jobs/{id_}", "name": f"digits-sgd-{number}", "created_at": at} | times
+    return row | own | {"samples": number, "revision": number % 1000, "labels": {"team": f"team-{number % 17}"}}
 
 
 def _curves(running: list[str], points: int) -> Iterator[dict[str, Any]]:
