@@ -8,6 +8,7 @@ from anyio.from_thread import BlockingPortal
 
 from service.app import create_app
 from service.guard import HEADERS
+from service.reference import POLICY
 from tests.service.world import ADDRESS, InProcess, World, problem, spec
 
 
@@ -100,8 +101,11 @@ def test_a_form_of_another_site_cannot_submit(world: World) -> None:
 )
 def test_every_answer_tells_browsers_what_not_to_do(world: World, path: str, headers: dict[str, str]) -> None:
     answered = world.http.get(path, headers=headers).headers
-    assert {name: answered[name] for name in HEADERS} == HEADERS
-    assert "script-src" not in answered["content-security-policy"]
+    policy = {"/docs": POLICY}.get(path, HEADERS["Content-Security-Policy"])
+    assert {name: answered[name] for name in HEADERS} == HEADERS | {"Content-Security-Policy": policy}
+    assert policy.startswith("default-src 'none'")
+    assert "script-src" not in policy
+    assert "unsafe" not in policy
 
 
 def test_no_answer_is_kept_without_asking_again(world: World) -> None:
