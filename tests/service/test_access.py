@@ -20,6 +20,7 @@ from service.access import COOKIE, FRESH, REMEMBERED, Access, needed
 from service.app import create_app
 from service.db import Database
 from service.settings import Settings
+from tests.postgres import PostgresServer
 from tests.service.world import ADDRESS, Clock, Controller, InProcess, World, finished, problem, spec, started
 from tests.serving import served
 
@@ -256,15 +257,21 @@ def test_strangers_fill_no_memory(database: Database, portal: BlockingPortal, re
     assert access.remembered == 1 <= REMEMBERED
 
 
-def test_without_a_database_nobody_gets_in_and_probes_answer(
-    world: World, portal: BlockingPortal, reader: NewToken
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_while_the_database_is_away_nobody_new_gets_in_and_nobody_is_cut_off(
+    world: World, postgres: PostgresServer, portal: BlockingPortal, reader: NewToken
 ) -> None:
-    gone = Database(world.database.engine.execution_options(), world.clock)
-    with world.database.engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE token RENAME TO gone")
-    with connected(create_app(world.settings, gone), portal) as http:
-        assert http.get("/healthz").status_code == 200
-        problem(http.get("/v1/jobs", headers=bearer(reader.secret)), 500, "internal_error")
+    access = Access(world.database)
+    assert portal.call(access.holds, reader.secret)
+    world.clock.move(FRESH.total_seconds())
+    with postgres.stopped():
+        problem(world.http.get("/v1/jobs", headers=bearer(reader.secret)), 503, "unavailable")
+        problem(world.http.get("/v1/jobs"), 401, "unauthorized")
+        assert world.http.get("/healthz").status_code == 200
+        assert portal.call(access.holds, reader.secret)
+    tokens.revoke(world.database, reader.id)
+    assert not portal.call(access.holds, reader.secret)
+    problem(world.http.get("/v1/jobs", headers=bearer(reader.secret)), 401, "unauthorized")
 
 
 def connected(app: FastAPI, portal: BlockingPortal, address: str = ADDRESS) -> httpx.Client:
