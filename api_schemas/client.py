@@ -19,6 +19,7 @@ from api_schemas.events import Event, EventPage, PhaseChanged, parse_event
 from api_schemas.jobs import JobPatch, JobSpec
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest
 from api_schemas.stream import follow, lines
+from api_schemas.tokens import NewToken, Session, Token, TokenRequest
 from api_schemas.views import (
     Artifact,
     Checkpoint,
@@ -41,8 +42,8 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 class Client:
     """A service at an address. Safe to keep for long; not safe to share between threads.
 
-    `base_url` defaults to the environment's EMASCALE_URL, then to this machine. Every method may raise
-    ServiceUnreachable, and the classes of `api_schemas.errors` that its endpoint answers with.
+    `base_url` defaults to the environment's EMASCALE_URL, then to this machine; `token` to its EMASCALE_TOKEN.
+    Every method may raise ServiceUnreachable, and the classes of `api_schemas.errors` that its endpoint answers with.
     `transport`, `sleep`, `clock` and `waits` (seconds before each repetition of a GET that found no
     connection) are there for tests and for whoever embeds a service.
     """
@@ -59,8 +60,9 @@ class Client:
         waits: Sequence[float] = WAITS,
     ) -> None:
         address = base_url or os.environ.get("EMASCALE_URL") or DEFAULT_URL
+        secret = token or os.environ.get("EMASCALE_TOKEN", "").strip()
         self._connection = Connection(
-            address, token=token, transport=transport, timeout_s=timeout_s, sleep=sleep, waits=waits
+            address, token=secret, transport=transport, timeout_s=timeout_s, sleep=sleep, waits=waits
         )
         self._sleep = sleep
         self._clock = clock
@@ -253,6 +255,22 @@ class Client:
     def cluster(self) -> ClusterView:
         """Nodes, and who waits for them."""
         return parse(self._get("/v1/cluster"), ClusterView)
+
+    def session(self) -> Session:
+        """Whether the service asks for tokens, and what it knows of this one."""
+        return parse(self._get("/v1/session"), Session)
+
+    def create_token(self, asked: TokenRequest | Mapping[str, Any]) -> NewToken:
+        """Make a token; the answer is the only one that holds its secret."""
+        return parse(self._send("POST", "/v1/tokens", json=_body(asked)), NewToken)
+
+    def tokens(self, *, limit: int | None = None, after: str | None = None) -> Page[Token]:
+        """A page of tokens, newest first, without their secrets."""
+        return parse(self._get("/v1/tokens", limit=limit, after=after), Page[Token])
+
+    def revoke_token(self, token: str) -> Token:
+        """Have the token of this id refused, within 5 s."""
+        return parse(self._send("DELETE", f"/v1/tokens/{quote(token, safe='')}"), Token)
 
     def health(self, probe: Literal["healthz", "readyz"] = "readyz") -> Health:
         """Whether the service is up (`healthz`), and whether all that it needs is too (`readyz`)."""

@@ -10,8 +10,18 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from api_schemas.errors import EmascaleError, InternalError, InvalidRequest, Problem, ServiceUnreachable, from_problem
+from api_schemas.errors import (
+    EmascaleError,
+    InternalError,
+    InvalidRequest,
+    Problem,
+    ServiceUnreachable,
+    Unauthorized,
+    from_problem,
+)
 
+NO_TOKEN = "The service asks for a token: set EMASCALE_TOKEN to the one that you were given."
+REFUSED = "The service refuses the token (EMASCALE_TOKEN): it may have expired or been revoked. Ask for another one."
 WAITS = (0.1, 0.4, 1.6)
 """Seconds before each repetition of a request that found no connection."""
 
@@ -35,7 +45,7 @@ class Connection:
         self.address = _checked(address)
         self.sleep = sleep
         self.waits = tuple(waits)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {_sendable(token)}"} if token else {}
         self._http = httpx.Client(base_url=self.address, headers=headers, timeout=timeout_s, transport=transport)
 
     def close(self) -> None:
@@ -113,6 +123,15 @@ def _checked(address: str) -> str:
     return address.rstrip("/")
 
 
+def _sendable(token: str) -> str:
+    """Checked here: the HTTP library would show it in its complaint."""
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidRequest(
+            "The token has characters that no token has; it must read ema_... without anything around it."
+        )
+    return token
+
+
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (params or {}).items() if value is not None}
 
@@ -130,4 +149,6 @@ def _failure(response: httpx.Response) -> EmascaleError:
         reason = f"{response.status_code} {response.reason_phrase}"
         detail = f"{response.url} answered {reason}, and not as an emascale service does."
         problem = Problem(title=response.reason_phrase, status=response.status_code, code="unknown", detail=detail)
+    if problem.code == Unauthorized.code:
+        problem.detail = REFUSED if "Authorization" in response.request.headers else NO_TOKEN
     return from_problem(problem)

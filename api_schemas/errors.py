@@ -131,7 +131,7 @@ class PayloadTooLarge(EmascaleError):
 
 
 class Unauthorized(EmascaleError):
-    """A valid token is needed."""
+    """A valid token is needed, as `Authorization: Bearer ema_...`; who runs the service makes one."""
 
     code = "unauthorized"
     status = 401

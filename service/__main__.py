@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,7 +18,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from api_schemas.errors import Unavailable
+from api_schemas.errors import NotFound, Unavailable
+from api_schemas.tokens import Scope, TokenRequest
+from service import tokens
 from service.actionlog import log_to_stderr
 from service.db import Database, UnusableDatabase, connect, migrate
 from service.head import HeadFailed
@@ -28,6 +32,7 @@ from service.supervisor import AlreadyServed, serve
 logger = logging.getLogger("service")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The server side of emascale.")
 
+DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder for what must not be lost.")]
 Parent = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
 
 
@@ -35,7 +40,10 @@ Parent = Annotated[int | None, typer.Option(hidden=True, help="End with this pro
 def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free one.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder for what must not be lost.")] = None,
+    auth: Annotated[
+        str | None, typer.Option(help="none, on the loopback alone; token: every request needs one.")
+    ] = None,
+    data: DataFolder = None,
     storage: Annotated[
         str | None, typer.Option(help="Folder or URL for what the jobs write, such as s3://bucket/jobs.")
     ] = None,
@@ -47,12 +55,13 @@ def serve_command(
     given = {
         "host": host,
         "port": port,
+        "auth": auth,
         "data_folder": data,
         "storage_url": storage,
         "local_slots": slots,
         "ray_address": ray_address,
     }
-    settings = _settings(**{name: value for name, value in given.items() if value is not None})
+    settings = _settings(**given)
     try:
         Folder(settings.storage_url).probe()
         serve(
@@ -132,11 +141,52 @@ def reconcile(
 def migrate_command() -> None:
     """Bring the database's tables up to date; `serve` does it by itself."""
     log_to_stderr()
-    database = _database(_settings())
+    with _opened():
+        pass
+
+
+token_app = typer.Typer(no_args_is_help=True, help="Who may use the API. No service needs to run.")
+app.add_typer(token_app, name="token")
+
+
+@token_app.command("create")
+def create_token(
+    name: Annotated[str, typer.Option(help="Whose it is, or what for.")],
+    scope: Annotated[Scope, typer.Option(help="read: look; submit: jobs too; admin: tokens too.")],
+    expires: Annotated[str | None, typer.Option(help="After how long: 90d, 12h or 30m; without it never.")] = None,
+    data: DataFolder = None,
+) -> None:
+    """Make a token and print it, this once."""
     try:
-        migrate(database.engine)
-    except UnusableDatabase as error:
-        _fail(f"database_url: {error}")
+        asked = TokenRequest.model_validate({"name": name, "scope": scope, "expires": expires})
+    except ValidationError as error:
+        _refuse(error)
+    with _opened(data) as database:
+        made = tokens.create(database, asked, token_id=tokens.new_id(database.now()), secret=tokens.new_secret())
+    until = f"until {made.expires_at:%Y-%m-%d %H:%M} UTC" if made.expires_at else "for ever"
+    typer.echo(f"Token {made.id} of scope {made.scope}, valid {until}. It is shown this once:", err=True)
+    typer.echo(made.secret)
+
+
+@token_app.command("list")
+def list_tokens(data: DataFolder = None) -> None:
+    """Show all tokens, without their secrets."""
+    with _opened(data) as database:
+        for token in tokens.everyone(database):
+            typer.echo(f"{token.id}  {token.scope:<6}  {tokens.condition(token, database.now()):<28}  {token.name}")
+
+
+@token_app.command("revoke")
+def revoke_token(
+    token: Annotated[str, typer.Argument(metavar="ID", help="As `token list` shows it.")], data: DataFolder = None
+) -> None:
+    """Have a token refused; a service that runs does so within 5 s."""
+    with _opened(data) as database:
+        try:
+            revoked = tokens.revoke(database, token)
+        except NotFound as error:
+            _fail(error.detail)
+    typer.echo(f"Token {revoked.id} ({revoked.name}) is revoked.")
 
 
 async def _until_terminated(work: Any) -> None:
@@ -167,13 +217,32 @@ def _database(settings: Settings) -> Database:
         _fail(f"database_url: {error}")
 
 
-def _settings(**given: Any) -> Settings:
+@contextmanager
+def _opened(data: Path | None = None) -> Iterator[Database]:
+    """The database with its tables up to date, as long as the block lasts."""
+    database = _database(_settings(data_folder=data))
     try:
-        return Settings(**given)
+        migrate(database.engine)
+        yield database
+    except UnusableDatabase as error:
+        _fail(f"database_url: {error}")
+    finally:
+        database.engine.dispose()
+
+
+def _settings(**given: Any) -> Settings:
+    """With the options that were given."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        for each in error.errors():
+        _refuse(error)
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    for each in error.errors():
+        if each["type"] != "default_factory_not_called":  # follows from another one
             typer.echo(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", err=True)
-        raise typer.Exit(2) from None
+    raise typer.Exit(2)
 
 
 def _fail(message: str) -> NoReturn:

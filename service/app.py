@@ -9,17 +9,19 @@ from fastapi import FastAPI
 
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import ScalingPreviewRequest
+from api_schemas.tokens import TokenRequest
 from service import openapi, problems
+from service.access import Access
 from service.admission import ReadRecipe
 from service.channels import Channels
 from service.context import Context
 from service.db import Database
-from service.guard import Guard
+from service.guard import LOCAL_NAMES, Guard
 from service.ids import time_ordered_id
 from service.revisions import Revisions
-from service.routes import dashboard, files, history, jobs, surroundings
+from service.routes import dashboard, files, history, jobs, surroundings, tokens
 from service.routes.polls import Poll
-from service.settings import MIB, Settings
+from service.settings import MIB, Settings, is_loopback
 from service.snapshots import Snapshots
 
 KEPT_BYTES = 8 * MIB
@@ -52,9 +54,21 @@ def create_app(
     app.router.routes.insert(0, Poll())
     for module in (jobs, history):
         app.include_router(module.streams)
-    for module in (jobs, history, files, surroundings, dashboard):
+    for module in (jobs, history, files, surroundings, tokens, dashboard):
         app.include_router(module.router)
     problems.install(app)
-    openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest)
-    app.add_middleware(Guard, hosts=[settings.host], new_request_id=new_request_id)
+    openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest, TokenRequest)
+    access = Access(database) if settings.auth == "token" else None
+    app.add_middleware(Guard, hosts=_hosts(settings), access=access, new_request_id=new_request_id)
     return app
+
+
+def _hosts(settings: Settings) -> frozenset[str] | None:
+    """The names that the Host header may have; None: any.
+
+    Beyond the loopback the service does not know what it is called, and need not: a page that leads a browser here by
+    a name of its own has neither a token nor the cookie, which belongs to the name that was signed in at.
+    """
+    if not is_loopback(settings.host) and not settings.allowed_hosts:
+        return None
+    return frozenset({*LOCAL_NAMES, settings.host.lower(), *settings.allowed_hosts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -183,14 +184,16 @@ def upsert(
     session: Session, table: type[SQLModel], rows: Sequence[Mapping[str, Any]], update: Iterable[str] = ()
 ) -> None:
     """Insert rows; where the primary key exists already, overwrite the columns in `update` (none: leave it be)."""
-    make = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
-    statement: Any = make(table)
-    columns = {name: statement.excluded[name] for name in update}
-    keys = inspect(table).primary_key
-    statement = (
-        statement.on_conflict_do_update(index_elements=keys, set_=columns)
-        if columns
-        else statement.on_conflict_do_nothing()
-    )
+    statement = _upsert(session.get_bind().dialect.name, table, tuple(update))
     for start in range(0, len(rows), BATCH):
-        session.execute(statement, [dict(row) for row in rows[start : start + BATCH]])
+        session.connection().execute(statement, [dict(row) for row in rows[start : start + BATCH]])
+
+
+@cache
+def _upsert(dialect: str, table: type[SQLModel], update: tuple[str, ...]) -> Any:
+    statement: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect](inspect(table).local_table)
+    keys = inspect(table).primary_key
+    if not update:
+        return statement.on_conflict_do_nothing()
+    columns = {name: statement.excluded[name] for name in update}
+    return statement.on_conflict_do_update(index_elements=keys, set_=columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import delete, insert, update
 from sqlmodel import Session, col, func, select
@@ -28,7 +28,7 @@ from api_schemas.events import (
 from api_schemas.exchange import Report
 from api_schemas.views import Resize
 from service.db import upsert
-from service.folding import fold, is_finite
+from service.folding import State, fold, is_finite
 from service.lifecycle import Happening, follow
 from service.tables import LONGEST_NAME, EventRow, Job, LedgerRow, MetricRow, ResizeRow
 
@@ -112,14 +112,33 @@ def _lines(events: Iterable[WorkerEvent]) -> Iterator[list[WorkerEvent]]:
 
 def _fold_all(job: Job, fresh: Iterable[WorkerEvent], now: datetime) -> Iterator[ServiceEvent | WorkerEvent]:
     """Change the job event by event; yields what is to be listed, phase changes where they follow."""
+    draft = _Draft(job)
     for event in fresh:
-        folded = fold(event, job)
-        for name, value in folded.changes.items():
-            setattr(job, name, value)
+        folded = fold(event, cast(State, draft))
+        draft.changes.update(folded.changes)
         if not isinstance(event, NOT_LISTED):
             yield event
         if folded.happening:
+            draft.apply()
             yield from _move(job, folded.happening, folded.code, folded.message, now)
+    draft.apply()
+
+
+class _Draft:
+    """A job with changes that it does not have yet: its columns are slow to set, and most events set the same ones."""
+
+    def __init__(self, job: Job) -> None:
+        self.changes: dict[str, Any] = {}
+        self._job = job
+
+    def __getattr__(self, name: str) -> Any:
+        return self.changes[name] if name in self.changes else getattr(self._job, name)
+
+    def apply(self) -> None:
+        """Give the job what has changed."""
+        for name, value in self.changes.items():
+            setattr(self._job, name, value)
+        self.changes.clear()
 
 
 def _move(job: Job, happening: Happening, code: str, message: str, now: datetime) -> list[ServiceEvent]:
@@ -154,7 +173,7 @@ def _append(session: Session, listed: Sequence[ServiceEvent | WorkerEvent]) -> N
     ]
     if rows:
         session.flush()  # the job's own row first
-        session.execute(insert(EventRow), rows)
+        session.connection().execute(insert(EventRow.__table__), rows)  # type: ignore[attr-defined]
 
 
 def _void(session: Session, job_id: str, line: Sequence[WorkerEvent]) -> None:
@@ -171,18 +190,33 @@ def _void(session: Session, job_id: str, line: Sequence[WorkerEvent]) -> None:
 
 def _write_ledger(session: Session, job_id: str, line: Iterable[WorkerEvent]) -> None:
     """Append committed ranges; one that continues the last of its generation lengthens it."""
+    ranges = list(_ranges(line))
+    if not ranges:
+        return
     newest = select(LedgerRow).where(col(LedgerRow.job_id) == job_id).order_by(col(LedgerRow.id).desc())
     last = session.exec(newest.limit(1).execution_options(populate_existing=True)).first()
+    for whose, start, stop in ranges:
+        if last and last.stop == start and (last.incarnation, last.generation) == whose:
+            last.stop = stop
+            continue
+        last = LedgerRow(job_id=job_id, start=start, stop=stop, incarnation=whose[0], generation=whose[1])
+        session.add(last)
+    session.flush()
+
+
+def _ranges(line: Iterable[WorkerEvent]) -> Iterator[tuple[tuple[int, int], int, int]]:
+    """(incarnation, generation), start and stop of what was committed; what continues is one range."""
+    whose, start, stop = (0, 0), 0, 0
     for event in line:
         if not isinstance(event, Committed):
             continue
-        whose = (event.incarnation, event.generation)
-        if last and last.stop == event.start and (last.incarnation, last.generation) == whose:
-            last.stop = event.stop
-            continue
-        last = LedgerRow(job_id=job_id, start=event.start, stop=event.stop, incarnation=whose[0], generation=whose[1])
-        session.add(last)
-    session.flush()
+        if (event.incarnation, event.generation) != whose or event.start != stop:
+            if stop > start:
+                yield whose, start, stop
+            whose, start = (event.incarnation, event.generation), event.start
+        stop = event.stop
+    if stop > start:
+        yield whose, start, stop
 
 
 def _write_curves(session: Session, job_id: str, line: Iterable[WorkerEvent]) -> None:

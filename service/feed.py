@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from anyio.to_thread import run_sync
 from fastapi.sse import KEEPALIVE_COMMENT
@@ -33,7 +33,7 @@ def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
     )
 
 
-async def stream(channels: Channels, database: Database, job_id: str, after: int) -> AsyncIterator[bytes]:
+async def stream(channels: Channels, database: Database, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
     """Every event after the cursor, then those that happen, as server-sent events; ends once the job has ended and all
     is said.
 

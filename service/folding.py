@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from api_schemas import events
 from service.lifecycle import Happening
-from service.tables import Job
 
 ENDS = {
     "succeeded": Happening.SUCCEEDED,
     "failed": Happening.FAILED,
     "cancelled": Happening.CANCELLED,
 }
+
+
+class State(Protocol):
+    """What of a job decides how an event changes it."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def values(self) -> dict[str, Any]: ...
+    @property
+    def artifacts(self) -> dict[str, str]: ...
+    @property
+    def evaluation(self) -> dict[str, Any] | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +39,7 @@ class Folded:
     message: str = ""
 
 
-def fold(event: events.WorkerEvent, job: Job) -> Folded:
+def fold(event: events.WorkerEvent, job: State) -> Folded:
     """What this event changes in the job as it is now; the events without a case change nothing."""
     match event:
         case events.Started():
@@ -83,7 +95,7 @@ def _resized(event: events.Resized) -> Folded:
     )
 
 
-def _metrics(event: events.Metrics, job: Job) -> Folded:
+def _metrics(event: events.Metrics, job: State) -> Folded:
     """A curve named as a value in force is that value's course; one named `noise_scale` is measured, null: infinite."""
     latest = {name: value for _, point in event.points for name, value in point.items() if is_finite(value)}
     changes: dict[str, Any] = {}
@@ -94,7 +106,7 @@ def _metrics(event: events.Metrics, job: Job) -> Folded:
     return Folded(changes=changes)
 
 
-def _rollback(event: events.Rollback, job: Job) -> Folded:
+def _rollback(event: events.Rollback, job: State) -> Folded:
     void = job.evaluation is not None and job.evaluation["samples"] > event.to_samples
     changes: dict[str, Any] = {"samples": event.to_samples} | _new_leg(event.to_samples, event)
     return Folded(changes=changes | ({"evaluation": None} if void else {}))

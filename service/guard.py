@@ -1,41 +1,54 @@
 """What every request passes first and every answer last: who may ask, a request id, and headers for browsers.
 
-The service has no tokens and listens on the loopback only. What is left is a browser on this machine: pages of other
-sites must not reach it, neither by a name of their own that resolves to the loopback (Host) nor directly (Origin).
+Without tokens the service listens on the loopback only. What is left is a browser on this machine: pages of other
+sites must not reach it, neither by a name of their own that resolves to the loopback (Host) nor directly: not to
+change something (Origin), and not to look either (Sec-Fetch-Site), since a look at a user's own recipe runs its code.
+With tokens `Access` decides; the rest stays, since a browser sends the dashboard's cookie whatever page asks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_schemas.errors import EmascaleError, Forbidden, InternalError
+from api_schemas.errors import EmascaleError, Forbidden, InternalError, Unauthorized, Unavailable
+from service.access import LOOKS, Access, is_open
 from service.problems import respond
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_SITES = ("same-origin", "none")
+"""Sec-Fetch-Site of the dashboard, and of an address that a person typed; programs send none."""
 HEADERS = {
     "Cache-Control": "no-cache",  # whoever keeps an answer asks with its ETag before it uses it
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """ASGI middleware. `hosts` are further names that the Host header may have."""
+    """ASGI middleware. `hosts` are the names that the Host header may have, None: any; without `access` all may ask."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], new_request_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str] | None,
+        access: Access | None,
+        new_request_id: Callable[[], str],
+    ) -> None:
         self.app = app
-        self.hosts = {*LOCAL_NAMES, *hosts}
+        self.hosts = hosts
+        self.access = access
         self.new_request_id = new_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,37 +58,64 @@ class Guard:
             return
         request_id = self.new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
-
-        async def send_on(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                _complete(MutableHeaders(scope=message), request_id)
-            await send(message)
-
+        answer = _Answer(send, request_id)
         try:
             self._check(scope)
-            await self.app(scope, receive, send_on)
-        except Forbidden as error:
-            await respond(error, request_id)(scope, receive, send_on)
+            if self.access is not None:
+                answer.watch(self.access, await self.access.admit(scope))
+            await self.app(scope, receive, answer.send)
+        except (Forbidden, Unauthorized, Unavailable) as error:
+            if not answer.cut:
+                await respond(error, request_id)(scope, receive, answer.send)
         except ClientDisconnect:
             return  # while it sent its body: nobody is there to be told
         except Exception as error:
+            if answer.cut:
+                return
             _log(error, scope, request_id)
-            if started:
+            if answer.started:
                 raise  # the server cuts the connection, so that nobody takes half an answer for a whole one
-            await respond(InternalError(), request_id)(scope, receive, send_on)
+            await respond(InternalError(), request_id)(scope, receive, answer.send)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if _hostname(host) not in self.hosts:
-            names = ", ".join(sorted(self.hosts))
-            raise Forbidden(f"The Host header must be one of {names}; this service is for its own machine alone.")
+        if self.hosts is not None and _hostname(host) not in self.hosts:
+            raise Forbidden(f"The Host header must be one of {', '.join(sorted(self.hosts))}.")
         origin = headers.get("origin")
-        if origin is not None and scope["method"] not in SAFE_METHODS and origin.partition("://")[2] != host:
+        if origin is not None and scope["method"] not in LOOKS and origin.partition("://")[2] != host:
             raise Forbidden("A page of another site must not change anything here.")
+        if headers.get("sec-fetch-site", "none") not in OWN_SITES and not is_open(scope["path"]):
+            raise Forbidden("A page of another site must not ask for anything here; it may lead to the dashboard.")
+
+
+class _Answer:
+    """What goes back to one client, as long as its token holds."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.started = False
+        self.cut = False  # in the middle: the server then closes the connection
+        self._send = send
+        self._request_id = request_id
+        self._access: Access | None = None
+        self._token: str | None = None
+
+    def watch(self, access: Access, token: str | None) -> None:
+        """Send no more than what the token is good for."""
+        self._access, self._token = access, token
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on. Raises Unauthorized in the middle of an answer whose token is not valid any more."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            _complete(message, self._request_id)
+        elif message.get("more_body") and self._access and self._token:
+            self.cut = not await self._access.holds(self._token)
+        if self.cut:
+            what = {"action": "answer_cut", "request_id": self._request_id}
+            logger.info("a token is not valid any more, and so its answer ends here", extra=what)
+            raise Unauthorized
+        await self._send(message)
 
 
 def _hostname(host: str) -> str | None:
@@ -85,10 +125,12 @@ def _hostname(host: str) -> str | None:
         return None
 
 
-def _complete(headers: MutableHeaders, request_id: str) -> None:
-    headers["X-Request-Id"] = request_id
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
+def _complete(message: Message, request_id: str) -> None:
+    """Add the headers that the answer has not set itself."""
+    headers = list(message.get("headers", ()))
+    there = {name for name, _ in headers}
+    headers.append((b"x-request-id", request_id.encode()))
+    message["headers"] = headers + [header for header in RAW_HEADERS if header[0] not in there]
 
 
 def _log(error: Exception, scope: Scope, request_id: str) -> None:

@@ -102,7 +102,7 @@ class EmbeddedRay:
             self._compare(slots)
             return address
         self.stop()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        _make_private(self._folder)
         _write_token(self._token)
         sessions = Path(tempfile.mkdtemp(prefix="ema-", dir="/tmp"))  # short: a socket's path has 107 bytes
         record = HeadRecord(boot=boot_id(), address="", folder=sessions, slots=slots, nodes=[])
@@ -227,6 +227,12 @@ def _await(starter: subprocess.Popen[bytes], leader: Process, log: Path) -> None
 def _core(leader: Process) -> list[Process]:
     found = [Process.of(pid) for pid, name in members(leader).items() if name in _CORE]
     return [process for process in found if process is not None]
+
+
+def _make_private(folder: Path) -> None:
+    """This user's alone, whatever the umask is, and also where it was there before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _write_token(path: Path) -> None:

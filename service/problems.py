@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
-from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem
+from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem, Unauthorized
 from service.validation import NO_PARAMETER, invalid, pointer, sentence
 
 
@@ -23,7 +23,10 @@ def install(app: FastAPI) -> None:
 
 def respond(error: EmascaleError, request_id: str) -> Response:
     """The error as an answer."""
-    return _answer(error.problem(HTTPStatus(error.status).phrase), request_id)
+    response = _answer(error.problem(HTTPStatus(error.status).phrase), request_id)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def _on_error(request: Request, error: Exception) -> Response:

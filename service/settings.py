@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.db import driver_url
 
 MIB = 2**20
+_HOW_TO_OPEN = (
+    "To let others in, make a token with `python -m service token create --name NAME --scope admin`, "
+    "then set auth to token (EMASCALE_AUTH=token, or --auth token)"
+)
 
 
-def _loopback(host: str) -> str:
-    """There are no tokens yet, so whoever reaches the port may do everything."""
-    if host != "localhost" and not _is_loopback(host):
-        raise ValueError("must be a loopback address such as 127.0.0.1: the service has no authentication")
+def _protected(host: str, others: ValidationInfo) -> str:
+    """Whoever reaches the port without a token may do everything, so then it is for this machine alone."""
+    if others.data.get("auth") == "none" and not is_loopback(host):
+        raise ValueError(f"must be a loopback address such as 127.0.0.1 while auth is none. {_HOW_TO_OPEN}")
     return host
 
 
-def _is_loopback(host: str) -> bool:
+def _only_with_tokens(names: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
+    """A name besides those of this machine is one by which others come."""
+    if names and others.data.get("auth") == "none":
+        raise ValueError(f"must be empty while auth is none. {_HOW_TO_OPEN}")
+    return names
+
+
+def _listed(names: Any) -> Any:
+    return tuple(name.strip().lower() for name in names.split(",") if name.strip()) if isinstance(names, str) else names
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -58,7 +74,11 @@ class Settings(BaseSettings):
     data_folder: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         Path(".emascale"), validate_default=True, description="Where the service keeps what it must not lose."
     )
-    host: Annotated[str, AfterValidator(_loopback)] = Field("127.0.0.1", description="Address to listen on.")
+    auth: Literal["none", "token"] = Field("none", description="token: every request needs one, from this machine too.")
+    host: Annotated[str, AfterValidator(_protected)] = Field("127.0.0.1", description="Address to listen on.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_only_with_tokens)] = (
+        Field((), description="Names, with commas between them, that the Host header may have besides this machine's.")
+    )
     port: int = Field(8000, ge=0, le=65535, description="0: any free port.")
     database_url: Annotated[str, AfterValidator(_known_kind)] = Field(
         default_factory=_database_below, description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."

@@ -33,6 +33,7 @@ LOOK_S = 0.2
 HEAD_DELAY_S = 5.0
 """After a Ray head that could not be started anew, until that is tried again."""
 BACKLOG = 2048
+_NOT_FOR_NODES = ("EMASCALE_DATABASE_URL", "EMASCALE_TOKEN")
 
 
 class AlreadyServed(Exception):
@@ -53,11 +54,11 @@ def serve(settings: Settings, environment: Mapping[str, str], ready: Callable[[s
     run_folder.mkdir(parents=True, exist_ok=True)
     with _alone(run_folder), _stop_on_signals(), contextlib.ExitStack() as cleanup:
         listener = cleanup.enter_context(_listen(settings))
-        environment = {**environment, **_importable(environment), **_as_environment(settings)}
+        environment = {**environment, **_importable(environment), **as_environment(settings)}
         database = Database(connect(settings.database_url), lambda: datetime.now(UTC))
         cleanup.callback(database.engine.dispose)
         migrate(database.engine)
-        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, _for_nodes(environment))
+        head = None if settings.ray_address else EmbeddedRay(settings.data_folder, for_nodes(environment))
         if head is not None:
             cleanup.callback(head.stop)
         supervisor = Supervisor(settings, environment, run_folder, listener, head)
@@ -186,15 +187,19 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _as_environment(settings: Settings) -> dict[str, str]:
+def as_environment(settings: Settings) -> dict[str, str]:
     """The settings for a child, as it reads them."""
     prefix = settings.model_config.get("env_prefix", "")
-    return {f"{prefix}{name}".upper(): str(value) for name, value in settings if value is not None}
+    return {f"{prefix}{name}".upper(): _spelled(value) for name, value in settings if value is not None}
 
 
-def _for_nodes(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without the URL of the database, which may hold a password: users' code runs there."""
-    return {name: value for name, value in environment.items() if name != "EMASCALE_DATABASE_URL"}
+def _spelled(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def for_nodes(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the URL of the database, which may hold a password, and without a token: users' code runs there."""
+    return {name: value for name, value in environment.items() if name not in _NOT_FOR_NODES}
 
 
 def _importable(environment: Mapping[str, str]) -> dict[str, str]:
@@ -218,7 +223,7 @@ def _healthy(listener: socket.socket) -> bool:
     host, port = listener.getsockname()[:2]
     connection = http.client.HTTPConnection(host, port, timeout=1)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/healthz", headers={"Host": "localhost"})  # a name that is always allowed
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

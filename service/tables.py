@@ -209,3 +209,17 @@ class LeaseRow(SQLModel, table=True):
     name: str = Field(primary_key=True, max_length=40)
     holder: str = Field(max_length=200)  # empty: nobody
     renewals: int = Field(sa_type=COUNT)
+
+
+class TokenRow(SQLModel, table=True):
+    """Who may use the API. The secret is with its owner alone."""
+
+    __tablename__ = "token"
+
+    id: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=100)
+    scope: str = Field(max_length=20)
+    digest: str = Field(max_length=64)  # SHA-256 of the secret, in hexadecimal digits
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)  # None: never
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

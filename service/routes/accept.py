@@ -1,11 +1,15 @@
-"""Routes that share an address with another one and are chosen by what the client accepts."""
+"""Live streams: routes that share an address with another one and are chosen by what the client accepts."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 
 class EventStreamRoute(APIRoute):
@@ -16,3 +20,16 @@ class EventStreamRoute(APIRoute):
         if "text/event-stream" not in Headers(scope=scope).get("accept", ""):
             return Match.NONE, {}
         return super().matches(scope)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events as they come. However the answer ends, what makes them is closed with it."""
+
+    def __init__(self, messages: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(messages, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._messages = messages
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all of it."""
+        async with aclosing(self._messages):
+            await super().stream_response(send)

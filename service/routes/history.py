@@ -14,7 +14,7 @@ from api_schemas.views import Curves, Ledger, Page, Resize
 from service import curves, feed, jobs, ledger, logs, resizes
 from service.context import ContextDep, DatabaseDep
 from service.curves import CurveQuery
-from service.routes.accept import EventStreamRoute
+from service.routes.accept import EventStream, EventStreamRoute
 from service.routes.conditional import AcceptEncoding, whole
 from service.routes.jobs import JobId
 from service.routes.parameters import NONE
@@ -67,8 +67,7 @@ async def _cursor(
 @streams.get("/events")
 async def stream(job_id: JobId, context: ContextDep, after: Annotated[int, Depends(_cursor)]) -> Response:
     """Events as they happen."""
-    messages = feed.stream(context.channels, context.database, job_id, after)
-    return StreamingResponse(messages, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return EventStream(feed.stream(context.channels, context.database, job_id, after))
 
 
 @router.get("/events")

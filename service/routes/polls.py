@@ -25,6 +25,7 @@ class Poll(Route):
 
     def __init__(self) -> None:
         super().__init__("/v1/jobs/{job_id}", _poll, methods=["GET"], include_in_schema=False)
+        self.methods = {"GET"}  # and no HEAD, as FastAPI's routes
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """No match for another method, or with parameters."""

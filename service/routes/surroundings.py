@@ -62,8 +62,9 @@ def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None, accept_enc
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-def docs(request: Request) -> str:
+def docs(request: Request, response: Response) -> str:
     """The API to read."""
+    response.headers["Content-Security-Policy"] = reference.POLICY
     return reference.page(request.app.openapi())
 
 

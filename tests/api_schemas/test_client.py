@@ -11,6 +11,7 @@ import pytest
 
 from api_schemas import Client
 from api_schemas.errors import (
+    PROBLEM_MEDIA_TYPE,
     Conflict,
     EmascaleError,
     FieldError,
@@ -18,14 +19,16 @@ from api_schemas.errors import (
     InvalidRequest,
     NotFound,
     ServiceUnreachable,
+    Unauthorized,
     Unavailable,
 )
 from api_schemas.events import Event
 from api_schemas.jobs import ElasticityPatch, JobPatch, JobSpec
 from api_schemas.previews import JobPreview
 from api_schemas.stream import lines
+from api_schemas.tokens import NewToken, Scope, Token, TokenRequest
 from api_schemas.views import Ledger, Page, Phase
-from tests.api_schemas.answers import SPEC, Answers, job_row, job_view, resize_preview, sse, story
+from tests.api_schemas.answers import NOW, SPEC, Answers, job_row, job_view, resize_preview, sse, story
 
 
 @pytest.fixture
@@ -224,6 +227,52 @@ def test_the_token_is_sent(service: Answers) -> None:
     service.client(token="secret").delete("abc123")
 
     assert service.last.headers["Authorization"] == "Bearer secret"
+
+
+def refusal() -> httpx.Response:
+    problem = Unauthorized().problem("Unauthorized").model_dump_json()
+    return httpx.Response(401, content=problem, headers={"Content-Type": PROBLEM_MEDIA_TYPE})
+
+
+def test_the_token_comes_from_the_environment(service: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMASCALE_TOKEN", "ema_1_secret\n")
+    service.add("DELETE", "/v1/jobs/abc123", httpx.Response(204))
+
+    service.client().delete("abc123")
+    assert service.last.headers["Authorization"] == "Bearer ema_1_secret"
+    service.client(token="ema_2_other").delete("abc123")
+    assert service.last.headers["Authorization"] == "Bearer ema_2_other"
+
+
+@pytest.mark.parametrize(("token", "said"), [(None, "set EMASCALE_TOKEN"), ("ema_1_secret", "expired or been revoked")])
+def test_without_a_valid_token_it_says_what_to_do(service: Answers, token: str | None, said: str) -> None:
+    service.add("GET", "/v1/cluster", refusal())
+
+    with pytest.raises(Unauthorized, match=said) as refused:
+        service.client(token=token).cluster()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["ema_1_sec ret", "ema_1_sec\nret", "ema_1_secret\u00e9"])
+def test_a_token_that_cannot_be_sent_is_not_shown(token: str) -> None:
+    with pytest.raises(InvalidRequest, match="must read ema_") as refused:
+        Client(token=token)
+    assert "ret" not in refused.value.detail
+
+
+def test_tokens_are_made_and_revoked(service: Answers) -> None:
+    shown = Token(id="t1", name="ci", scope=Scope.READ, created_at=NOW, expires_at=None, revoked_at=None)
+    service.add("POST", "/v1/tokens", NewToken(**shown.model_dump(), secret="ema_t1_0"), status=201)
+    service.add("GET", "/v1/tokens", Page(items=[shown]))
+    service.add("DELETE", "/v1/tokens/t1", shown)
+    client = service.client()
+
+    assert client.create_token(TokenRequest(name="ci", scope=Scope.READ)).secret == "ema_t1_0"
+    assert service.body() == {"name": "ci", "scope": "read"}
+    client.create_token({"name": "ci", "scope": "read", "expires": "90d"})
+    assert service.body()["expires"] == "90d"
+    assert client.tokens(limit=5).items == [shown]
+    assert client.revoke_token("t1") == shown
 
 
 def stream(*parts: str, breaks: bool = False) -> httpx.Response:

@@ -124,8 +124,14 @@ def test_it_offers_its_slots(head: EmbeddedRay, tmp_path: Path) -> None:
 
 
 def test_its_token_is_for_this_user_alone(head: EmbeddedRay) -> None:
-    mode = Path(head.access()["RAY_AUTH_TOKEN_PATH"]).stat().st_mode
-    assert stat.S_IMODE(mode) == 0o600
+    token = Path(head.access()["RAY_AUTH_TOKEN_PATH"])
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+    record = head.record()
+    assert record is not None
+    assert stat.S_IMODE(record.folder.stat().st_mode) == 0o700
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in members(record.nodes[0].leader)]
+    assert not any(token.read_bytes() in line for line in lines), "a command line is seen by all"
 
 
 @pytest.mark.parametrize("text", ["0" * 64, None], ids=["wrong", "none"])

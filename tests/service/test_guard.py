@@ -8,6 +8,7 @@ from anyio.from_thread import BlockingPortal
 
 from service.app import create_app
 from service.guard import HEADERS
+from service.reference import POLICY
 from tests.service.world import ADDRESS, InProcess, World, problem, spec
 
 
@@ -71,6 +72,23 @@ def test_what_other_pages_may_ask_they_may_not_read(world: World) -> None:
     assert not [name for name in refused.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/recipes/a:B?py_modules=http://evil.example/a.zip", "/nothing"])
+def test_what_another_page_loads_or_opens_is_not_even_looked_at(world: World, site: str, path: str) -> None:
+    """An image of another site needs no right to be asked for, and its address may name code to import."""
+    problem(world.http.get(path, headers={"Sec-Fetch-Site": site}), 403, "forbidden")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz"])
+def test_another_page_may_lead_to_the_dashboard(world: World, path: str) -> None:
+    assert world.http.get(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_the_own_page_and_whoever_types_an_address_may_look(world: World, site: str) -> None:
+    assert world.http.get("/v1/jobs", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
 def test_a_form_of_another_site_cannot_submit(world: World) -> None:
     """Browsers send these kinds of body without asking; some leave out the Origin."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
@@ -83,8 +101,11 @@ def test_a_form_of_another_site_cannot_submit(world: World) -> None:
 )
 def test_every_answer_tells_browsers_what_not_to_do(world: World, path: str, headers: dict[str, str]) -> None:
     answered = world.http.get(path, headers=headers).headers
-    assert {name: answered[name] for name in HEADERS} == HEADERS
-    assert "script-src" not in answered["content-security-policy"]
+    policy = {"/docs": POLICY}.get(path, HEADERS["Content-Security-Policy"])
+    assert {name: answered[name] for name in HEADERS} == HEADERS | {"Content-Security-Policy": policy}
+    assert policy.startswith("default-src 'none'")
+    assert "script-src" not in policy
+    assert "unsafe" not in policy
 
 
 def test_no_answer_is_kept_without_asking_again(world: World) -> None:

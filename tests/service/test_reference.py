@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from functools import reduce
@@ -61,6 +63,12 @@ def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
         ("GET", "/recipes"),
         ("GET", "/recipes/{name}"),
         ("GET", "/cluster"),
+        ("POST", "/tokens"),
+        ("GET", "/tokens"),
+        ("DELETE", "/tokens/{token_id}"),
+        ("GET", "/session"),
+        ("POST", "/session"),
+        ("DELETE", "/session"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }
@@ -72,6 +80,24 @@ def test_every_failure_is_described_as_a_problem(document: dict[str, Any]) -> No
         content = operation["responses"]["default"]["content"]
         assert content == {"application/problem+json": {"schema": {"$ref": PROBLEM}}}, (method, path)
         assert "422" not in operation["responses"], (method, path)
+
+
+def test_what_needs_a_token_says_so_and_how_it_is_refused(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    scopes = {}
+    for method, path, operation in operations(document):
+        scopes[method, path] = [scope for needs in operation.get("security", []) for scope in needs["bearer"]]
+        for status in ("401", "403") if scopes[method, path] else ():
+            content = operation["responses"][status]["content"]
+            assert content == {"application/problem+json": {"schema": {"$ref": PROBLEM}}}, (method, path)
+    assert {operation for operation, needs in scopes.items() if not needs} == {
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("delete", "/v1/session"),
+    }
+    assert scopes["get", "/v1/jobs"] == ["read"]
+    assert scopes["post", "/v1/jobs"] == ["submit"]
+    assert scopes["post", "/v1/tokens"] == ["admin"]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
@@ -98,6 +124,7 @@ def test_the_described_body_is_the_one_that_is_read(document: dict[str, Any]) ->
         ("/v1/jobs/{job_id}", "patch", {"elasticity": {"workers": [1, 2]}, "priority": 3}),
         ("/v1/jobs/{job_id}/resize", "post", {"workers": 3, "at_samples": 100}),
         ("/v1/scaling/preview", "post", {"optimizer": {"name": "sgd", "lr": 0.1}, "kappas": [1, 2]}),
+        ("/v1/tokens", "post", {"name": "mine", "scope": "submit", "expires": "90d"}),
     ],
 )
 def test_the_other_bodies_too(document: dict[str, Any], path: str, method: str, body: dict[str, Any]) -> None:
@@ -128,6 +155,15 @@ def test_the_page_loads_nothing_and_runs_nothing(world: World) -> None:
     assert re.findall(r'(?:src|href)="(.*?)"', html) == ["/openapi.json"]
     assert "<script" not in html
     assert "://" not in html
+
+
+def test_the_pages_own_style_is_all_that_its_policy_allows(world: World) -> None:
+    response = world.http.get("/docs")
+    (style,) = re.findall("<style>(.*?)</style>", response.text)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = response.headers["content-security-policy"]
+    assert f"style-src 'sha256-{digest}';" in policy
+    assert "unsafe" not in policy
 
 
 def test_the_page_shows_text_as_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.settings import Settings
+from service.supervisor import as_environment, for_nodes
 
 
 def test_everything_lies_in_the_data_folder(tmp_path: Path) -> None:
@@ -32,14 +34,58 @@ def test_the_environment_sets_what_is_not_given(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
-def test_this_machine_may_be_listened_on(host: str) -> None:
-    assert Settings(host=host).host == host
+@pytest.mark.parametrize("auth", ["none", "token"])
+def test_this_machine_may_be_listened_on(host: str, auth: Any) -> None:
+    assert Settings(host=host, auth=auth).host == host
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "10.0.0.1", "example.org", "", "localhost.example"])
-def test_others_may_not_since_there_is_no_authentication(host: str) -> None:
-    with pytest.raises(ValidationError, match="no authentication"):
+OTHERS = ["0.0.0.0", "::", "192.168.1.2", "10.0.0.1", "example.org", "", "localhost.example"]
+
+
+@pytest.mark.parametrize("host", OTHERS)
+def test_others_may_not_without_authentication(host: str) -> None:
+    with pytest.raises(ValidationError, match="must be a loopback address"):
         Settings(host=host)
+
+
+@pytest.mark.parametrize("host", OTHERS)
+def test_others_may_with_it(host: str) -> None:
+    assert Settings(host=host, auth="token").host == host
+
+
+def test_serve_says_what_to_do_before_it_listens_to_others() -> None:
+    refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"])
+    assert refused.exit_code == 2
+    (line,) = refused.output.splitlines()
+    assert line.startswith("host: ")
+    assert "python -m service token create" in line
+    assert "--auth token" in line
+
+
+def test_a_kind_of_authentication_that_there_is_not_is_none() -> None:
+    refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--auth", "password"])
+    assert refused.exit_code == 2
+    assert "auth: Input should be 'none' or 'token'" in refused.output
+
+
+def test_names_for_others_need_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMASCALE_ALLOWED_HOSTS", "Train.example.org, other.example.org")
+    assert Settings(auth="token").allowed_hosts == ("train.example.org", "other.example.org")
+    with pytest.raises(ValidationError, match="must be empty while auth is none"):
+        Settings()
+
+
+def test_children_get_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in ((), ("a.example",), ("a.example", "b.example")):
+        settings = Settings(data_folder=tmp_path, auth="token", host="0.0.0.0", allowed_hosts=names)
+        for name, value in as_environment(settings).items():
+            monkeypatch.setenv(name, value)
+        assert Settings() == settings
+
+
+def test_what_users_code_sees_holds_no_secret_of_the_service() -> None:
+    secrets = {"EMASCALE_DATABASE_URL": "postgresql://me:secret@h/n", "EMASCALE_TOKEN": "ema_1_secret"}
+    assert for_nodes({"PATH": "/bin", **secrets}) == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/jobs[1]", "s3://bucket/*", "s3://bucket/jobs?versionId=1"])

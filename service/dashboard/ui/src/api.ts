@@ -1,6 +1,7 @@
 /** Requests to the service. Repeated GETs are conditional by themselves: the browser keeps the ETag, and reads a 304. */
 import type { FieldError } from "./contract";
 import { lost } from "./presence";
+import { ended } from "./session";
 
 interface Problem {
   code: string;
@@ -61,6 +62,7 @@ export function remove(path: string): Promise<void> {
 export async function open(path: string, init: RequestInit): Promise<Response> {
   const response = await reach(path, init);
   if (response.ok) return response;
+  if (response.status === 401) ended();
   if (!response.headers.get("content-type")?.includes("json")) throw gone();
   throw new Refused(response.status, (await response.json()) as Problem);
 }

@@ -6,6 +6,7 @@ import { JobScreen } from "./job";
 import { JobsScreen } from "./jobs";
 import { useAway } from "./presence";
 import { usePlace, type Place } from "./route";
+import { SignIn, SignOut } from "./signin";
 import { toggle, useTheme } from "./theme";
 
 const SCREENS = [
@@ -30,6 +31,7 @@ export function App(): ReactNode {
       <main ref={main} tabIndex={-1}>
         <Screen place={place} />
       </main>
+      <SignIn />
     </>
   );
 }
@@ -63,6 +65,7 @@ function Header({ current, onSkip }: { current: string; onSkip: () => void }): R
           </a>
         ))}
       </nav>
+      <SignOut />
       <ThemeButton />
     </header>
   );

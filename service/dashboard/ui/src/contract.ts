@@ -189,6 +189,12 @@ export interface Recipe {
   config_schema: Schema;
 }
 
+/** Whether the service asks for tokens, and whose this browser has. */
+export interface Session {
+  auth: "none" | "token";
+  token: { name: string; scope: string } | null;
+}
+
 export interface FieldError {
   pointer: string;
   message: string;

@@ -120,11 +120,16 @@ function usePreview(body: Document) {
 
 /** The same body is submitted once, however often it is sent. */
 function useSubmit(body: Document) {
-  const key = useMemo(() => crypto.randomUUID(), [body]);
+  const key = useMemo(randomKey, [body]);
   return useMutation({
     mutationFn: (document: Document) => hand<JobView>("/v1/jobs", document, { "Idempotency-Key": key }),
     onSuccess: (job) => go(`#/jobs/${job.id}`),
   });
+}
+
+/** Not `randomUUID`, which browsers have on https and on this machine alone. */
+function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function Form({ ground: { node, recipes }, spec, onChange }: { ground: Ground; spec: Data; onChange: (spec: Data) => void }): ReactNode {

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { open } from "./api";
 import { Failure } from "./parts";
-import { useAway } from "./presence";
+import { useCutOff } from "./session";
 
 const TAIL = 500;
 const KEPT = 5000;
@@ -55,9 +55,9 @@ const EMPTY: Log = { lines: [], workers: [], error: null };
 
 function useLog(id: string, worker: string, follow: boolean): Log {
   const [log, setLog] = useState<Log>(EMPTY);
-  const away = useAway();
+  const cutOff = useCutOff();
   useEffect(() => {
-    if (away) return undefined;
+    if (cutOff) return undefined;
     const stop = new AbortController();
     setLog((before) => ({ ...EMPTY, workers: before.workers }));
     const add = (lines: string[]): void => setLog((before) => longer(before, lines));
@@ -65,7 +65,7 @@ function useLog(id: string, worker: string, follow: boolean): Log {
       if (!stop.signal.aborted) setLog((before) => ({ ...before, error }));
     });
     return () => stop.abort();
-  }, [id, worker, follow, away]);
+  }, [id, worker, follow, cutOff]);
   return log;
 }
 

@@ -4,6 +4,7 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./app";
 import * as presence from "./presence";
+import * as session from "./session";
 import "./style.css";
 import * as theme from "./theme";
 
@@ -14,6 +15,9 @@ const client = new QueryClient({
 theme.begin();
 presence.subscribe(() => {
   if (!presence.isAway()) void client.invalidateQueries();
+});
+session.subscribe(() => {
+  if (!session.isOut()) void client.invalidateQueries();
 });
 createRoot(document.getElementById("root")!).render(
   <StrictMode>

@@ -1,6 +1,6 @@
 /** Small things that several screens show. */
 import { useEffect, useState, type ReactNode } from "react";
-import { Away } from "./api";
+import { Away, Refused } from "./api";
 import type { Phase } from "./contract";
 import { percent } from "./wording";
 
@@ -47,9 +47,9 @@ export function Move({ from, to }: { from: string; to: string }): ReactNode {
   return from === to ? <>{to}</> : <span className="move">{`${from} → ${to}`}</span>;
 }
 
-/** What went wrong, where it went wrong; that nobody answers is told above all. */
+/** What went wrong, where it went wrong; that nobody answers, or wants a token first, is told above all. */
 export function Failure({ error }: { error: Error | null }): ReactNode {
-  if (!error || error instanceof Away) return null;
+  if (!error || error instanceof Away || (error instanceof Refused && error.status === 401)) return null;
   return (
     <p role="alert" className="failure">
       {error.message}

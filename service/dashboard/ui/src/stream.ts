@@ -1,9 +1,11 @@
 /**
  * Server-sent events. A stream that breaks off is taken up by the browser with Last-Event-ID. It is closed while the
- * page is hidden or the service is away, since a browser has six connections to a service for all pages together.
+ * page is hidden, the service is away or a token is missing, since a browser has six connections to a service for all
+ * pages together.
  */
 import { useEffect, useRef, useState, useSyncExternalStore } from "react";
-import { lost, useAway } from "./presence";
+import { lost } from "./presence";
+import { useCutOff } from "./session";
 
 export interface Message {
   id: string;
@@ -29,8 +31,8 @@ export function useStream(
   const now = useRef({ take, heard });
   now.current = { take, heard };
   const visible = useVisible();
-  const away = useAway();
-  const wanted = visible && !away ? address : null;
+  const cutOff = useCutOff();
+  const wanted = visible && !cutOff ? address : null;
   useEffect(() => {
     if (wanted === null) return undefined;
     return listen(wanted + now.current.heard(), (batch) => now.current.take(batch), setState);
