@@ -76,18 +76,24 @@ def _wanted(events: str) -> list[str]:
 def _measure(name: str, model: str, events: list[str], repeat: int, repeat_slow: int) -> Iterator[dict[str, Any]]:
     """Rows of one peer and model, from one training that goes through all events over and over."""
     found: dict[str, list[Change]] = {event: [] for event in EVENTS}
-    with PEERS[name](model) as peer:
-        peer.settle()
-        for number in range(repeat):
-            for event in EVENTS:  # a shrink and a grow follow each other
-                slow = name != "in_place" and (event == "freeze" or model != next(iter(MODELS)))
-                if event in events and number < (repeat_slow if slow else repeat):
-                    found[event].append(getattr(peer, event)())
+    trouble: AssertionError | None = None
+    try:
+        with PEERS[name](model) as peer:
+            peer.settle()
+            for number in range(repeat):
+                for event in EVENTS:  # a shrink and a grow follow each other
+                    slow = name != "in_place" and (event == "freeze" or model != next(iter(MODELS)))
+                    if event in events and number < (repeat_slow if slow else repeat):
+                        found[event].append(getattr(peer, event)())
+    except AssertionError as error:
+        trouble = error  # once the rows of what came before are out
     for event, changes in found.items():
         if changes:
             row = _row(name, parameters(model), event, changes)
             say(row)
             yield row
+    if trouble is not None:
+        raise trouble
 
 
 def _row(peer: str, params: int, event: str, changes: list[Change]) -> dict[str, Any]:
