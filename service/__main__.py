@@ -51,7 +51,6 @@ def serve_command(
     ray_address: Annotated[str | None, typer.Option(help="Use this Ray cluster instead of an own one.")] = None,
 ) -> None:
     """Run API, reconciler and, unless an address is given, a Ray head. Options go before EMASCALE_... variables."""
-    log_to_stderr()
     given = {
         "host": host,
         "port": port,
@@ -62,6 +61,7 @@ def serve_command(
         "ray_address": ray_address,
     }
     settings = _settings(**given)
+    log_to_stderr(settings.log_format)
     try:
         Folder(settings.storage_url).probe()
         serve(
@@ -88,8 +88,7 @@ def api(
     from service.app import create_app
     from service.own_recipes import Reader
 
-    _begin(parent)
-    settings = _settings()
+    settings = _begin(parent)
     config = uvicorn.Config(
         create_app(settings, _database(settings), read_recipe=Reader() if settings.read_recipes else None),
         host=settings.host,
@@ -115,8 +114,7 @@ def reconcile(
     from service.reconciler import Reconciler
     from service.roster import Roster
 
-    _begin(parent)
-    settings = _settings()
+    settings = _begin(parent)
     if settings.ray_address is None:
         _fail("EMASCALE_RAY_ADDRESS must name a Ray cluster.")
     stand_alone()
@@ -204,10 +202,12 @@ def _give_up(error: Exception) -> NoReturn:
     os._exit(1)
 
 
-def _begin(parent: int | None) -> None:
+def _begin(parent: int | None) -> Settings:
     if parent is not None:
         end_with(parent)
-    log_to_stderr()
+    settings = _settings()
+    log_to_stderr(settings.log_format)
+    return settings
 
 
 def _database(settings: Settings) -> Database:

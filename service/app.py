@@ -18,6 +18,7 @@ from service.context import Context
 from service.db import Database
 from service.guard import LOCAL_NAMES, Guard
 from service.ids import time_ordered_id
+from service.meters import Meters
 from service.revisions import Revisions
 from service.routes import dashboard, files, history, jobs, surroundings, tokens
 from service.routes.polls import Poll
@@ -41,7 +42,9 @@ def create_app(
     Without `read_recipe` the users' own recipes are checked on the nodes alone.
     """
     app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None)
+    meters = Meters(database)
     app.state.context = Context(
+        meters=meters,
         settings=settings,
         database=database,
         new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
@@ -59,7 +62,9 @@ def create_app(
     problems.install(app)
     openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest, TokenRequest)
     access = Access(database) if settings.auth == "token" else None
-    app.add_middleware(Guard, hosts=_hosts(settings), access=access, new_request_id=new_request_id)
+    app.add_middleware(
+        Guard, hosts=_hosts(settings), access=access, answered=meters.answered, new_request_id=new_request_id
+    )
     return app
 
 

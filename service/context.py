@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from service.admission import ReadRecipe
 from service.channels import Channels
 from service.db import Database
+from service.meters import Meters
 from service.revisions import Revisions
 from service.settings import Settings
 from service.snapshots import Snapshots
@@ -24,6 +25,7 @@ class Context:
     database: Database
     new_job_id: Callable[[], str]
     read_recipe: ReadRecipe | None
+    meters: Meters
     revisions: Revisions
     channels: Channels
     views: Snapshots

@@ -9,6 +9,7 @@ With tokens `Access` decides; the rest stays, since a browser sends the dashboar
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
@@ -36,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """ASGI middleware. `hosts` are the names that the Host header may have, None: any; without `access` all may ask."""
+    """ASGI middleware. `hosts` are the names that the Host header may have, None: any; without `access` all may ask.
+
+    `answered` is told of each answer when it begins: its request, its status, and the seconds that it took.
+    """
 
     def __init__(
         self,
@@ -44,9 +48,11 @@ class Guard:
         *,
         hosts: Collection[str] | None,
         access: Access | None,
+        answered: Callable[[Scope, int, float], None],
         new_request_id: Callable[[], str],
     ) -> None:
         self.app = app
+        self.answered = answered
         self.hosts = hosts
         self.access = access
         self.new_request_id = new_request_id
@@ -58,7 +64,7 @@ class Guard:
             return
         request_id = self.new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(scope, send, request_id, self.answered)
         try:
             self._check(scope)
             if self.access is not None:
@@ -92,8 +98,13 @@ class Guard:
 class _Answer:
     """What goes back to one client, as long as its token holds."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, request_id: str, answered: Callable[[Scope, int, float], None]
+    ) -> None:
         self.started = False
+        self._scope = scope
+        self._answered = answered
+        self._since = time.perf_counter()
         self.cut = False  # in the middle: the server then closes the connection
         self._send = send
         self._request_id = request_id
@@ -109,6 +120,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             _complete(message, self._request_id)
+            self._note(message["status"])
         elif message.get("more_body") and self._access and self._token:
             self.cut = not await self._access.holds(self._token)
         if self.cut:
@@ -116,6 +128,16 @@ class _Answer:
             logger.info("a token is not valid any more, and so its answer ends here", extra=what)
             raise Unauthorized
         await self._send(message)
+
+    def _note(self, status: int) -> None:
+        """Measure every request; log those that change something."""
+        seconds = time.perf_counter() - self._since
+        self._answered(self._scope, status, seconds)
+        method, path = self._scope["method"], self._scope["path"]
+        if method not in LOOKS:
+            about = {"action": "request", "request_id": self._request_id, "seconds": round(seconds, 4)}
+            job = self._scope.get("path_params", {}).get("job_id")
+            logger.info("%s %s: %d", method, path, status, extra=about | ({"job": job} if job else {}))
 
 
 def _hostname(host: str) -> str | None:

@@ -92,4 +92,5 @@ class Settings(BaseSettings):
     read_recipes: bool = Field(
         True, description="Import a user's own recipe in a process beside the service, to check its config at submit."
     )
+    log_format: Literal["text", "json"] = Field("text", description="Of the log lines on standard error.")
     event_poll_s: float = Field(0.2, gt=0, description="How often a live stream looks for something new.")

@@ -34,7 +34,7 @@ class Poll(Route):
         match, child = super().matches(scope)
         if match is Match.FULL and len(child["path_params"]["job_id"]) > LONGEST_ID:
             return Match.NONE, {}
-        return match, child
+        return match, {**child, "route": self}  # as FastAPI's routes do: `Meters` counts by it
 
 
 async def answer(context: Context, job_id: str, if_none_match: str | None, accept_encoding: str) -> Response:

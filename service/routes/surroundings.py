@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem
@@ -78,3 +79,9 @@ async def healthz() -> Health:
 def readyz(database: DatabaseDep) -> Health:
     """Whether all that it needs is there: without the cluster `degraded`, without the database 503."""
     return surroundings.readiness(database)
+
+
+@router.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(context: ContextDep) -> Response:
+    """Jobs, slots, resizes with their pauses, samples, and how fast the API answers, for Prometheus."""
+    return Response(context.meters.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -19,6 +19,7 @@ from tests.postgres import PostgresServer
 from tests.service.scene import PACE, Scene, play
 from tests.service.test_event_stream import listening
 from tests.service.test_logs import following, line
+from tests.service.test_meters import scraped
 from tests.service.world import Clock, World, finished, problem, resized, spec
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -36,6 +37,15 @@ def test_requests_are_refused_during_it_and_go_on_after_it(world: World, postgre
     assert world.job(job)["status"]["phase"] == "queued"
     assert [row["id"] for row in world.get("/v1/jobs")["items"]] == [job]
     assert world.http.post("/v1/jobs", json=spec()).status_code == 201
+
+
+def test_monitoring_does_not_go_blind_with_it(world: World, postgres: PostgresServer) -> None:
+    world.submit()
+    with postgres.stopped():
+        found = scraped(world.http)
+    assert found["emascale_database_up",] == 0
+    assert found["emascale_http_request_seconds_count", "POST", "/v1/jobs", "201"] == 1
+    assert scraped(world.http)["emascale_database_up",] == 1
 
 
 def test_one_that_nobody_noticed_costs_no_request(world: World, postgres: PostgresServer) -> None:

@@ -71,6 +71,7 @@ def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
         ("DELETE", "/session"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
+        ("GET", "/metrics"),
     }
     assert all(operation["description"] for _, _, operation in operations(document))
 
