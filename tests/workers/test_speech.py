@@ -309,7 +309,7 @@ def test_the_folder_has_to_be_given() -> None:
         PseudoLabelSpeech.Config()  # type: ignore[call-arg]
 
 
-@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="needs espeak-ng: apt-get install espeak-ng")
 def test_the_example_speaks_digits_that_can_be_told_apart(tmp_path: Path) -> None:
     from examples.speak_digits import speak
 
