@@ -22,6 +22,8 @@ class Phase(StrEnum):
     RUNNING = "running"
     RESIZING = "resizing"
     RECOVERING = "recovering"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"

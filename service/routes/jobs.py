@@ -135,6 +135,18 @@ def resize(
     return jobs.resize(database, job_id, request)
 
 
+@router.post("/{job_id}/pause", dependencies=NONE)
+def pause(job_id: JobId, database: DatabaseDep) -> JobView:
+    """Stop the job at a step's end, with a checkpoint of it, and free its slots."""
+    return jobs.pause(database, job_id)
+
+
+@router.post("/{job_id}/resume", dependencies=NONE)
+def resume(job_id: JobId, database: DatabaseDep) -> JobView:
+    """Let a paused job go on from that checkpoint, on as many workers as there are."""
+    return jobs.resume(database, job_id)
+
+
 @router.post("/{job_id}/cancel", dependencies=NONE)
 def cancel(job_id: JobId, database: DatabaseDep) -> JobView:
     """Stop the job."""
