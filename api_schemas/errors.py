@@ -67,6 +67,7 @@ class EmascaleError(Exception):
         self.reason = code or type(self).code
         self.errors = list(errors)
         self.request_id = request_id
+        self.headers: dict[str, str] = {}  # of the answer, where the kind of error asks for some
         super().__init__(self.detail)
 
     def __reduce__(self) -> tuple[Any, ...]:

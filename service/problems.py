@@ -23,7 +23,9 @@ def install(app: FastAPI) -> None:
 
 def respond(error: EmascaleError, request_id: str) -> Response:
     """The error as an answer."""
-    return _answer(error.problem(HTTPStatus(error.status).phrase), request_id)
+    response = _answer(error.problem(HTTPStatus(error.status).phrase), request_id)
+    response.headers.update(error.headers)
+    return response
 
 
 def _on_error(request: Request, error: Exception) -> Response:
