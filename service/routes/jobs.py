@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -28,6 +28,10 @@ LIVE = (
     "This cannot change once a job is submitted; what can: elasticity.workers, elasticity.kappa, priority and labels."
 )
 
+NOT_NEW: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobView | JobPreview, "description": "The job that has this Idempotency-Key; or a dry run."}
+}
+
 LIST_POLLS = 5
 """A list is looked at only every so many polls of an event stream: it is more to read."""
 
@@ -48,7 +52,7 @@ JobId = Annotated[str, Path(max_length=32)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
-@router.post("", status_code=201, openapi_extra=takes(JobSpec))
+@router.post("", status_code=201, responses=NOT_NEW, openapi_extra=takes(JobSpec))
 def submit(
     spec: Annotated[JobSpec, Depends(body_of(JobSpec))],
     query: DryRunQuery,
