@@ -121,7 +121,7 @@ class Resize(BaseModel):
 
     id: int
     at: datetime
-    cause: str = Field(description="api, allocator, capacity, drain, rank_lost, joined, ...")
+    cause: str = Field(description="api, allocator, capacity, drain, rank_lost, joined, resume, ...")
     reason: str
     generation: int
     samples: int
