@@ -57,8 +57,8 @@ def _checked(validate: Callable[[Any], Model], model: type[Model], data: Any, un
 
 
 def _plain(data: Any) -> Any:
-    """With whole numbers as integers."""
-    if isinstance(data, float) and data.is_integer():
+    """With whole numbers as integers, as far as a float counts them."""
+    if isinstance(data, float) and data.is_integer() and abs(data) < 2**53:
         return int(data)
     if isinstance(data, dict):
         return {name: _plain(value) for name, value in data.items()}
