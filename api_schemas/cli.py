@@ -151,6 +151,20 @@ def resizes(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def pause(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Stop a job so that it can go on later; its slots are free meanwhile."""
+    view = ctx.obj.pause(ctx.obj.resolve(job))
+    _show(view, f"{view.name} is {view.status.phase}; `emascale resume {view.id}` lets it go on.", as_json)
+
+
+@app.command()
+def resume(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
+    """Let a paused job go on."""
+    view = ctx.obj.resume(ctx.obj.resolve(job))
+    _show(view, f"{view.name} is {view.status.phase}.", as_json)
+
+
+@app.command()
 def cancel(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     """Stop a job."""
     view = ctx.obj.cancel(ctx.obj.resolve(job))

@@ -149,6 +149,14 @@ class Client:
         """Every value before and after a resize; nothing happens."""
         return parse(self._resize(job, workers, at_samples, dry_run=True), ResizePreview)
 
+    def pause(self, job: str) -> JobView:
+        """Stop a job, with a checkpoint of its last step, so that it can go on later; its slots are free then."""
+        return parse(self._send("POST", _path(job, "pause")), JobView)
+
+    def resume(self, job: str) -> JobView:
+        """Let a paused job go on, on as many workers as there are."""
+        return parse(self._send("POST", _path(job, "resume")), JobView)
+
     def cancel(self, job: str) -> JobView:
         """Stop a job; one that has ended stays as it is."""
         return parse(self._send("POST", _path(job, "cancel")), JobView)

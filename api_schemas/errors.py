@@ -20,7 +20,7 @@ the class that was raised, so that a caller catches the same exception on both e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,6 +54,8 @@ class EmascaleError(Exception):
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
+    asks: ClassVar[Mapping[str, str]] = {}
+    """Headers that every answer of this kind has."""
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class EmascaleError(Exception):
         self.reason = code or type(self).code
         self.errors = list(errors)
         self.request_id = request_id
+        self.headers = {**self.asks}  # of the answer
         super().__init__(self.detail)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -135,6 +138,7 @@ class Unauthorized(EmascaleError):
 
     code = "unauthorized"
     status = 401
+    asks: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(EmascaleError):

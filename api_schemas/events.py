@@ -167,7 +167,7 @@ class Finished(_Event):
     """The controller has nothing left to do."""
 
     type: Literal["finished"] = "finished"
-    outcome: Literal["succeeded", "failed", "cancelled"]
+    outcome: Literal["succeeded", "failed", "cancelled", "paused"]
     code: str
     message: str
     traceback: str | None = None

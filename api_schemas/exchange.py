@@ -77,8 +77,8 @@ class Departure(BaseModel):
 class Command(_Message):
     """What the service wants now."""
 
-    intent: Literal["train", "cancel"]
-    allocation: Allocation
+    intent: Literal["train", "pause", "cancel"]
+    allocation: Allocation = Field(description="What counts while it trains.")
     departures: tuple[Departure, ...] = ()
     acked: int = Field(ge=0, description="Highest sequence number of this incarnation that is committed.")
     wait_s: float = Field(0.0, ge=0, le=1, description="How long to wait for an event before answering.")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
 
 from api_schemas.durations import Duration, PositiveDuration, Seconds
 from api_schemas.optimizers import OptimizerSpec
@@ -26,6 +26,22 @@ def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must not hold control characters")
     return text
+
+
+def _no_flag(value: Any) -> Any:
+    """For Python `False` is 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be 0 or 1")
+    return value
+
+
+def _each_once(value: Any) -> Any:
+    """A set would take an element twice, and its schema does not."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return value
+    if len(set(value)) < len(value):
+        raise ValueError("must hold each part once")
+    return frozenset(value)
 
 
 def _no_nul(part: Any) -> Any:
@@ -144,7 +160,7 @@ class ScalingSpec(_Part):
         "has two micro-batches a step. An optimizer that has no per_worker gets measured.",
     )
     sample_every: int = Field(1, ge=1, le=1000, description="Measure the gradient's spread every so many steps.")
-    keep: frozenset[ScaledPart] = Field(
+    keep: Annotated[frozenset[ScaledPart], BeforeValidator(_each_once)] = Field(
         frozenset(),
         description="For comparisons: what stays as it was tuned, whatever the batch. lr: the learning rate; "
         "optimizer: its other hyperparameters, and clipping; state: the optimizer's state at a resize; ema: the EMA's "
@@ -197,7 +213,9 @@ class ResourcesSpec(_Part):
     """What one worker occupies."""
 
     cpu: float = Field(1, gt=0, le=1024)
-    gpu: Literal[0, 1] = Field(0, description="1: each worker has a GPU of its own, and trains on it.")
+    gpu: Annotated[Literal[0, 1], BeforeValidator(_no_flag)] = Field(
+        0, description="1: each worker has a GPU of its own, and trains on it."
+    )
 
 
 class CheckpointSpec(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -22,6 +22,8 @@ class Phase(StrEnum):
     RUNNING = "running"
     RESIZING = "resizing"
     RECOVERING = "recovering"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
@@ -119,7 +121,7 @@ class Resize(BaseModel):
 
     id: int
     at: datetime
-    cause: str = Field(description="api, allocator, capacity, drain, rank_lost, joined, ...")
+    cause: str = Field(description="api, allocator, capacity, drain, rank_lost, joined, resume, ...")
     reason: str
     generation: int
     samples: int
@@ -164,10 +166,17 @@ class Ledger(BaseModel):
     samples_repeated: int
 
 
+class Point(NamedTuple):
+    """A point of a curve."""
+
+    samples: int
+    value: float | None
+
+
 class Curves(BaseModel):
     """Training curves by name: points (samples seen, value), thinned to the number asked for."""
 
-    series: dict[str, list[tuple[int, float | None]]] = Field(description="A value that is not finite is null.")
+    series: dict[str, list[Point]] = Field(description="A value that is not finite is null.")
 
 
 class Checkpoint(BaseModel):

@@ -43,7 +43,7 @@ class Pace:
 class Order:
     """What the job's controller is to do."""
 
-    intent: Literal["train", "cancel"]
+    intent: Literal["train", "pause", "cancel"]
     allocation: Allocation
     departures: tuple[Departure, ...] = ()
 

@@ -23,6 +23,7 @@ class Standing:
     name: str
     priority: int
     arrived: datetime
+    since: datetime  # it is as it is: where it waits, since it began to
     changed: datetime  # last
     started: bool  # it has a controller, or is to have one again
     minimum: int  # workers
@@ -126,7 +127,7 @@ def _why(job: Standing, grants: Mapping[str, Grant], now: Situation, before: Dec
     """What made the job's allocation change: the first that holds."""
     old = before.situation.jobs.get(job.id) if before else None
     if before is None or old is None or job.id not in before.allocations:
-        return "start", grants[job.id].reason, now.at if job.started else job.arrived
+        return "start", grants[job.id].reason, now.at if job.started else job.since
     if job.target_at is not None and job.target_at != old.target_at:
         return "api", f"{counted(job.target or 0, 'worker')} requested.", job.target_at
     if _limits(job) != _limits(old):

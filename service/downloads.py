@@ -14,7 +14,8 @@ from api_schemas.errors import EmascaleError
 from service.storage import Folder, Stored
 
 CHUNK = 2**18
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+KIND = "application/octet-stream"
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 
 
 class RangeNotSatisfiable(EmascaleError):
@@ -23,23 +24,40 @@ class RangeNotSatisfiable(EmascaleError):
     code = "range_not_satisfiable"
     status = 416
 
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes.")
+        self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+class HasChanged(EmascaleError):
+    """The file is not the one that `If-Match` names."""
+
+    code = "has_changed"
+    status = 412
+
 
 def download(folder: Folder, path: str, request: Request) -> Response:
-    """The file, or a part of it (`Range`, `If-Range`), or 304 (`If-None-Match`). Raises NotFound, Unavailable."""
+    """The file, or a part of it (`Range`, `If-Range`), or 304 (`If-None-Match`); of a HEAD the headers alone.
+
+    Raises NotFound, Unavailable, RangeNotSatisfiable, HasChanged.
+    """
     file = folder.find(path)
     etag = f'"{hashlib.sha256(file.version.encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-    if request.headers.get("if-none-match") == etag:
+    if not _names(request.headers.get("if-match", "*"), etag):
+        raise HasChanged
+    if _names(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    unchanged = request.headers.get("if-range", etag) == etag
-    asked = wanted(request.headers.get("range", ""), file.bytes) if unchanged else None
+    whole = request.method == "HEAD" or request.headers.get("if-range", etag) != etag
+    asked = None if whole else wanted(request.headers.get("range", ""), file.bytes)
     start, stop = asked or (0, file.bytes)
     if asked:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
     headers["Content-Length"] = str(stop - start)
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(path.rpartition('/')[2], safe='')}"
-    content = _content(folder, file, start, stop)
-    return StreamingResponse(content, 206 if asked else 200, headers, "application/octet-stream")
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=KIND)
+    return StreamingResponse(_content(folder, file, start, stop), 206 if asked else 200, headers, KIND)
 
 
 def wanted(header: str, size: int) -> tuple[int, int] | None:
@@ -57,8 +75,13 @@ def wanted(header: str, size: int) -> tuple[int, int] | None:
         if match[2] and int(match[2]) < start:
             return None
     if start >= stop:
-        raise RangeNotSatisfiable(f"The file has {size} bytes.")
+        raise RangeNotSatisfiable(size)
     return start, stop
+
+
+def _names(header: str, etag: str) -> bool:
+    """Whether a list of ETags has this one: `*` has all."""
+    return header.strip() == "*" or etag in [each.strip().removeprefix("W/") for each in header.split(",")]
 
 
 def _content(folder: Folder, file: Stored, start: int, stop: int) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
-from api_schemas.events import Committed, Finished, Resized, Started, WorkerEvent
+from api_schemas.events import CheckpointFailed, Committed, Finished, Resized, Started, WorkerEvent
 from api_schemas.exchange import Command, Launch, Report
 from api_schemas.jobs import global_batch, kappa_at
 from api_schemas.views import Node, RecipeInfo
@@ -31,6 +31,7 @@ class FakeController:
         self.finished = False
         self.went = False  # it was told that its last event is committed
         self.hanging = False
+        self.stores = True  # else no checkpoint can be written
         self._now = now
         self._said = 0
         self._spool: list[WorkerEvent] = []
@@ -41,7 +42,7 @@ class FakeController:
         start, self.samples = self.samples, self.samples + samples
         self._say(Committed, start=start, stop=self.samples)
 
-    def finish(self, outcome: Literal["succeeded", "failed", "cancelled"], code: str = "finished") -> None:
+    def finish(self, outcome: Literal["succeeded", "failed", "cancelled", "paused"], code: str = "finished") -> None:
         """Come to an end."""
         if not self.finished:
             self.finished, self.workers = True, 0
@@ -72,8 +73,16 @@ class FakeController:
     def _obey(self, command: Command) -> None:
         if command.intent == "cancel":
             self.finish("cancelled", "cancelled")
+        elif command.intent == "pause":
+            self._pause()
         elif not self.finished and self.samples >= (command.allocation.not_before or 0):
             self._resize(command)
+
+    def _pause(self) -> None:
+        if self.stores:
+            self.finish("paused", "paused")
+        elif not self._spool:
+            self._say(CheckpointFailed, samples=self.samples, message="disk full")
 
     def _resize(self, command: Command) -> None:
         before, after = self.workers, command.allocation.workers

@@ -13,6 +13,7 @@ ENDS = {
     "succeeded": Happening.SUCCEEDED,
     "failed": Happening.FAILED,
     "cancelled": Happening.CANCELLED,
+    "paused": Happening.PAUSED,
 }
 
 
@@ -27,6 +28,8 @@ class State(Protocol):
     def artifacts(self) -> dict[str, str]: ...
     @property
     def evaluation(self) -> dict[str, Any] | None: ...
+    @property
+    def cancel_requested(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,11 @@ def fold(event: events.WorkerEvent, job: State) -> Folded:
             return _rollback(event, job)
         case events.Exported():
             return Folded(changes={"artifacts": job.artifacts | event.artifacts})
+        case events.CheckpointFailed():
+            message = f"The checkpoint could not be written, and is tried again: {event.message}"
+            return Folded(happening=Happening.PAUSE_DELAYED, code="checkpoint_failed", message=message)
         case events.Finished():
-            return _finished(event)
+            return _finished(event, job)
     return Folded()
 
 
@@ -112,13 +118,12 @@ def _rollback(event: events.Rollback, job: State) -> Folded:
     return Folded(changes=changes | ({"evaluation": None} if void else {}))
 
 
-def _finished(event: events.Finished) -> Folded:
-    return Folded(
-        changes={"workers": 0, "traceback": event.traceback, "log_tail": event.log_tail},
-        happening=ENDS[event.outcome],
-        code=event.code,
-        message=event.message,
-    )
+def _finished(event: events.Finished, job: State) -> Folded:
+    changes = {"workers": 0, "traceback": event.traceback, "log_tail": event.log_tail}
+    if event.outcome == "paused" and job.cancel_requested:  # since then
+        message = "Cancelled on request, while it was being paused."
+        return Folded(changes=changes, happening=Happening.CANCELLED, code="cancelled", message=message)
+    return Folded(changes=changes, happening=ENDS[event.outcome], code=event.code, message=event.message)
 
 
 def is_finite(value: float | None) -> bool:

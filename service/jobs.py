@@ -22,7 +22,7 @@ from api_schemas.views import JobView, Phase, ResizePreview
 from service import events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
-from service.lifecycle import Happening
+from service.lifecycle import ACTIVE, Happening
 from service.previews import job_preview, resize_preview
 from service.snapshots import Snapshots
 from service.storage import Folder
@@ -31,6 +31,10 @@ from service.validation import check, invalid
 from service.views import etag_of, job_row, job_view
 
 MAX_PENDING = 100
+CANCELLED_AT_ONCE = {
+    Phase.QUEUED: "Cancelled on request, before it had workers.",
+    Phase.PAUSED: "Cancelled on request, while it was paused.",
+}
 Value = TypeVar("Value")
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 LIGHT = [
@@ -213,6 +217,39 @@ def preview_resize(database: Database, job_id: str, request: ResizeRequest) -> R
     return _check_resize(job, request)
 
 
+def pause(database: Database, job_id: str) -> JobView:
+    """Stop a job so that it can go on later, at once where it has no workers. Again is no error.
+
+    Raises NotFound, Conflict.
+    """
+    now = database.now()
+    with database.writing() as session:
+        job = _locked(session, job_id)
+        if job.phase in (Phase.PAUSING, Phase.PAUSED):
+            return job_view(job)
+        if job.phase.is_terminal or job.phase is Phase.CANCELLING:
+            raise _impossible(job, "It cannot be paused any more")
+        message = "Its workers leave a checkpoint, and stop."
+        if job.phase is Phase.QUEUED:
+            message = "Paused on request, while it had no workers."
+        events.move(session, job, Happening.PAUSE_REQUESTED, "pause_requested", message, now)
+        return _changed(session, job)
+
+
+def resume(database: Database, job_id: str) -> JobView:
+    """Let a paused job go on, once there are workers for it. Again is no error. Raises NotFound, Conflict."""
+    now = database.now()
+    with database.writing() as session:
+        job = _locked(session, job_id)
+        if job.phase is Phase.QUEUED or job.phase in ACTIVE:
+            return job_view(job)
+        if job.phase is not Phase.PAUSED:
+            sentence = "It can be resumed once it is paused"
+            raise _impossible(job, sentence if job.phase is Phase.PAUSING else "It cannot be resumed any more")
+        events.move(session, job, Happening.RESUME_REQUESTED, "resumed", "Waiting for workers.", now)
+        return _changed(session, job)
+
+
 def cancel(database: Database, job_id: str) -> JobView:
     """Stop a job, at once where no worker has started. Again is no error. Raises NotFound, Conflict."""
     now = database.now()
@@ -223,7 +260,7 @@ def cancel(database: Database, job_id: str) -> JobView:
         if job.phase.is_terminal:
             raise _impossible(job, "It cannot be cancelled any more")
         job.cancel_requested = True
-        message = "Cancelled on request, before it had workers." if job.phase is Phase.QUEUED else "Its workers stop."
+        message = CANCELLED_AT_ONCE.get(job.phase, "Its workers stop.")
         events.move(session, job, Happening.CANCEL_REQUESTED, "cancel_requested", message, now)
         return _changed(session, job)
 

@@ -9,9 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem, Unauthorized
+from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem
 from service.validation import NO_PARAMETER, invalid, pointer, sentence
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def install(app: FastAPI) -> None:
@@ -24,8 +27,7 @@ def install(app: FastAPI) -> None:
 def respond(error: EmascaleError, request_id: str) -> Response:
     """The error as an answer."""
     response = _answer(error.problem(HTTPStatus(error.status).phrase), request_id)
-    if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
+    response.headers.update(error.headers)
     return response
 
 
@@ -52,7 +54,15 @@ def _on_http(request: Request, error: Exception) -> Response:
     problem = Problem(title=phrase, status=error.status_code, code=code, detail=detail)
     response = _answer(problem, request.state.request_id)
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names those of one route alone
+        response.headers["Allow"] = ", ".join(method for method in METHODS if _is_answered(request, method))
     return response
+
+
+def _is_answered(request: Request, method: str) -> bool:
+    """Whether the address has this method."""
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _message(error: ErrorDetails) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from api_schemas.errors import Unavailable
 from api_schemas.exchange import Allocation, Command, Launch
@@ -26,6 +27,8 @@ from service.watch import Watch
 RELAUNCHES = 4
 """How often a job's controller is started again without progress in between."""
 LOST = "controller_lost"
+STOPPING: Mapping[Phase, Literal["pause", "cancel"]] = {Phase.PAUSING: "pause", Phase.CANCELLING: "cancel"}
+"""Phases of jobs that want no workers any more, and what their controllers are told. Their slots are for others."""
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ class Reconciler:
             await asyncio.sleep(self._pace.tick)
 
     def _situation(self, jobs: Sequence[Job]) -> Situation:
-        wanting = [standing(job) for job in jobs if job.phase is not Phase.CANCELLING]
+        wanting = [standing(job) for job in jobs if job.phase not in STOPPING]
         rooms = tuple(Room(node=node.id, cpu=node.cpu, gpu=node.gpu) for node in self._watch.nodes if not node.draining)
         return Situation(at=self._roster.now(), jobs={job.id: job for job in wanting}, rooms=rooms)
 
@@ -98,12 +101,13 @@ class Reconciler:
         elif is_due(job):
             await asyncio.to_thread(self._roster.promote, job)
         elif job.phase is Phase.QUEUED:
-            await self._admit(job, decision)
+            if talk is None:  # else the incarnation before says goodbye
+                await self._admit(job, decision)
         elif talk:
             self._tell(talk, job, self._order(job, decision))
             await self._explain_shortage(job, decision)
         else:
-            await self._resume(job, decision)
+            await self._take_up(job, decision)
 
     async def _admit(self, job: Job, decision: Decision) -> None:
         grant = decision.grants[job.id]
@@ -112,10 +116,10 @@ class Reconciler:
         else:
             await asyncio.to_thread(self._roster.explain, job, WAITING, grant.reason)
 
-    async def _resume(self, job: Job, decision: Decision) -> None:
+    async def _take_up(self, job: Job, decision: Decision) -> None:
         """Nobody talks to the job: after a restart its controller is there; after a loss it needs another."""
         losses = self._losses.get(job.id)
-        if job.phase is Phase.CANCELLING or losses is None or losses.again_at is None:
+        if job.phase in STOPPING or losses is None or losses.again_at is None:
             self._begin_talk(job, job.incarnation, job.acked, self._order(job, decision))
         elif not decision.grants[job.id].workers:
             reason = decision.grants[job.id].reason
@@ -151,12 +155,12 @@ class Reconciler:
             return Ending.FENCED
 
     def _order(self, job: Job, decision: Decision) -> Order:
-        if job.phase is not Phase.CANCELLING:
+        intent = STOPPING.get(job.phase)
+        if intent is None:
             return Order(intent="train", allocation=decision.allocations[job.id], departures=self._watch.departures())
         if talk := self._talks.get(job.id):
-            return replace(talk.order, intent="cancel")
-        nothing = Allocation(workers=0, kappa=(1, 1), cause="api", requested_at=job.updated_at)
-        return Order(intent="cancel", allocation=nothing)
+            return replace(talk.order, intent=intent)
+        return Order(intent=intent, allocation=_nothing(job))
 
     def _tell(self, talk: _Talk, job: Job, order: Order) -> None:
         if order != talk.order:
@@ -175,6 +179,10 @@ class Reconciler:
         logger.warning("%s lost its controller: %s", job.id, trouble, extra={"action": LOST, "job": job.id})
         if job.phase is Phase.CANCELLING:
             await self._end(job, Happening.CANCELLED, "cancelled", "Cancelled; its controller was gone.", None)
+            return
+        if job.phase is Phase.PAUSING:
+            message = "Paused; its controller was gone, so it will go on from the last checkpoint."
+            await self._end(job, Happening.PAUSED, LOST, message, None)
             return
         before = self._losses.get(job.id)
         count = before.count + 1 if before and job.samples <= before.samples else 1
@@ -216,7 +224,7 @@ class Reconciler:
         ]
 
     async def _sweep(self) -> None:
-        """Controllers of jobs that have ended, whose last acknowledgement got lost: tell them, then kill them."""
+        """Controllers of jobs at rest, whose last acknowledgement got lost: tell them, then kill them."""
         told: set[str] = set()
         while True:
             await asyncio.sleep(self._pace.sweep)
@@ -238,18 +246,23 @@ class Reconciler:
         return running - live - self._talks.keys()
 
     async def _dismiss(self, job: str) -> None:
-        ended = await asyncio.to_thread(self._roster.ended, job)
-        if ended is None:
+        rests = await asyncio.to_thread(self._roster.at_rest, job)
+        if rests is None:
             return
-        allocation = Allocation(workers=0, kappa=(1, 1), requested_at=ended.updated_at)
+        intent: Literal["pause", "cancel"] = "pause" if rests.phase is Phase.PAUSED else "cancel"
         goodbye = Command(
-            job=job, incarnation=ended.incarnation, intent="cancel", allocation=allocation, acked=ended.acked
+            job=job, incarnation=rests.incarnation, intent=intent, allocation=_nothing(rests), acked=rests.acked
         )
         try:
             async with asyncio.timeout(self._pace.answer):
                 await self._cluster.exchange(goodbye)
         except (ClusterError, TimeoutError):
             return  # killed in the next round
+
+
+def _nothing(job: Job) -> Allocation:
+    """For a controller that is to stop."""
+    return Allocation(workers=0, kappa=job.spec["elasticity"]["kappa"], cause="api", requested_at=job.updated_at)
 
 
 def _last_words(trouble: str) -> str:

@@ -22,7 +22,7 @@ from service.lifecycle import ACTIVE, Happening
 from service.tables import ClusterRow, Job, PendingResize, RecipeRow
 
 WAITING = "waiting_for_slots"
-LIVE = (Phase.QUEUED, *ACTIVE, Phase.CANCELLING)
+LIVE = (Phase.QUEUED, *ACTIVE, Phase.PAUSING, Phase.CANCELLING)
 
 
 class Roster:
@@ -36,15 +36,15 @@ class Roster:
         return self._database.now()
 
     def live(self) -> list[Job]:
-        """Jobs that have not ended, detached."""
+        """Jobs that have not ended, and are not paused, detached."""
         with self._database.reading() as session:
             return list(session.exec(select(Job).where(col(Job.phase).in_(LIVE))))
 
-    def ended(self, job_id: str) -> Job | None:
-        """The job if it has ended; None: it lives, or there is no such job."""
+    def at_rest(self, job_id: str) -> Job | None:
+        """The job if it has ended or is paused; None: it lives, or there is no such job."""
         with self._database.reading() as session:
             job = session.get(Job, job_id)
-        return job if job and job.phase.is_terminal else None
+        return job if job and job.phase not in LIVE else None
 
     def take(self, report: Report) -> int:
         """Commit a report; the highest sequence that its controller may forget. Raises events.Stale."""
@@ -73,7 +73,7 @@ class Roster:
             job = _same(session, seen)
             if job is None or not events.move(session, job, happening, code, message, self.now()):
                 return False
-            if job.phase.is_terminal:
+            if job.phase not in LIVE:
                 job.workers, job.traceback = 0, traceback
             return True
 
@@ -115,6 +115,7 @@ def standing(job: Job) -> Standing:
         name=job.name,
         priority=job.priority,
         arrived=job.created_at,
+        since=job.since,
         changed=job.updated_at,
         started=job.phase in ACTIVE,
         minimum=spec.elasticity.workers[0],

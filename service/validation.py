@@ -32,19 +32,37 @@ def body_of(model: type[Model], unknown: str | None = None) -> Callable[[Request
     async def read(request: Request) -> Model:
         raw = await _read(request, request.app.state.context.settings.max_body_bytes)
         kind = request.headers.get("content-type", "")
-        return await run_sync(lambda: check(model, _parse(raw, kind), unknown))  # YAML is slow: others go on meanwhile
+        return await run_sync(lambda: _check_body(model, _parse(raw, kind), unknown))  # YAML is slow: others go on
 
     return read
 
 
 def check(model: type[Model], data: Any, unknown: str | None = None) -> Model:
     """The data as this model. Raises InvalidRequest with an error for each field."""
+    return _checked(model.model_validate, model, data, unknown)
+
+
+def _check_body(model: type[Model], data: Any, unknown: str | None) -> Model:
+    """As the schema has it: `true` is no number, and neither is "1"; but 1.0 is an integer."""
+    return _checked(lambda data: model.model_validate_json(json.dumps(data), strict=True), model, _plain(data), unknown)
+
+
+def _checked(validate: Callable[[Any], Model], model: type[Model], data: Any, unknown: str | None) -> Model:
     try:
-        return model.model_validate(data)
+        return validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False)[:MAX_ERRORS]
         schema = model.model_json_schema()
         raise invalid([_field_error(each, data, schema, unknown) for each in found]) from error
+
+
+def _plain(data: Any) -> Any:
+    """With whole numbers as integers, as far as a float counts them."""
+    if isinstance(data, float) and data.is_integer() and abs(data) < 2**53:
+        return int(data)
+    if isinstance(data, dict):
+        return {name: _plain(value) for name, value in data.items()}
+    return [_plain(value) for value in data] if isinstance(data, list) else data
 
 
 def invalid(errors: Sequence[FieldError]) -> InvalidRequest:

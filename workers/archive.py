@@ -38,6 +38,7 @@ class Archive:
         self._term = Term(incarnation, 0)
         self._writer: CheckpointWriter | None = None  # made by the first to lead: its thread is for nobody else
         self._keep = keep
+        self.saved = -1  # samples of the last checkpoint that this worker wrote; -1: none yet
         self.save_s = 0.0  # how long the last checkpoint took until it was durable; 0: none yet
 
     @classmethod
@@ -124,7 +125,7 @@ class Archive:
     def _report(self, result: Saved | Failed) -> None:
         samples = checkpoint.samples_of(result.name)
         if isinstance(result, Saved):
-            self.save_s = result.seconds
+            self.saved, self.save_s = samples, result.seconds
             self._journal.record("checkpoint_saved", samples=samples, name=result.name, bytes=result.bytes)
         else:
             self._journal.record("checkpoint_failed", samples=samples, message=result.message)

@@ -18,6 +18,9 @@ from workers.status import Status
 
 _CHANGE = ("cause", "reason", "samples", "workers", "kappa", "batch", "before", "after", "state_factors", "warnings")
 
+RESUMED = ("resume", "It goes on after a pause.")
+"""Cause and reason of what a resumed job begins with."""
+
 
 class Chronicle:
     """The history of one incarnation of a job."""
@@ -42,11 +45,19 @@ class Chronicle:
         self.answered: dict[str, Any] | None = notes.get("answered")  # that of the last generation announced
         self.retired: int = notes.get("retired", 0)  # the last generation that was told to leave a checkpoint and end
         self.parting: str = notes.get("parting", "")  # why
+        self.saved: int = notes.get("saved", -1)  # samples of the last checkpoint of this incarnation; -1: none yet
+        self.resumes: bool = notes.get("resumes", False)  # the incarnation before was paused
         self._heard: dict[str, int] = dict(notes.get("heard", {}))
         self._seen: int = notes.get("seen", self.committed)
         self._seen_before = self._seen
         self._reached = self.committed
-        self._progressed_at = now()
+        self._progressed_at = _time(notes) or now()
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all that was trained on is in a checkpoint of this incarnation."""
+        reached: int = max(self.committed, self._reached)
+        return self.saved == reached
 
     @property
     def pending(self) -> bool:
@@ -70,7 +81,12 @@ class Chronicle:
         self._sequence = max(self._sequence, acked)
 
     def inherit(self, spool: Spool, acked: int) -> None:
-        """Say again, as this incarnation, what the one before said and the service never acknowledged."""
+        """Say again, as this incarnation, what the one before said and the service never acknowledged.
+
+        One that was told it had finished, and is followed by this one, was paused.
+        """
+        self.resumes = bool(spool.notes.get("finished"))
+        self._progressed_at = _time(spool.notes) or self._progressed_at
         for event in spool.after(acked):
             if event["type"] == "finished":
                 continue
@@ -86,6 +102,8 @@ class Chronicle:
         self._say(kind, **fields)
         self.exported = self.exported or kind == "exported"
         self.finished = self.finished or kind == "finished"
+        if kind == "checkpoint_saved":
+            self.saved = fields["samples"]
 
     def hear(self, worker: str, status: Status) -> None:
         """What a worker has to report."""
@@ -133,6 +151,8 @@ class Chronicle:
             self._resized(change, max(0, lost))
         else:
             self._started(change)
+            if self.resumes and change["samples"]:  # else it begins
+                self._resized(change, max(0, lost))
         self._progressed_at = self._now()
 
     def _started(self, change: dict[str, Any]) -> None:
@@ -194,5 +214,13 @@ class Chronicle:
             "answered",
             "retired",
             "parting",
+            "saved",
+            "resumes",
         )
-        return {name: getattr(self, name) for name in names} | {"seen": self._seen, "heard": dict(self._heard)}
+        inner = {"seen": self._seen, "heard": dict(self._heard), "progressed_at": self._progressed_at.isoformat()}
+        return {name: getattr(self, name) for name in names} | inner
+
+
+def _time(notes: dict[str, Any]) -> datetime | None:
+    """When there was progress, as the notes say."""
+    return datetime.fromisoformat(notes["progressed_at"]) if "progressed_at" in notes else None

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
 from api_schemas.jobs import kappa_at
-from workers.chronicle import Chronicle
+from workers.chronicle import RESUMED, Chronicle
 from workers.departures import left, sentence, urgent
 from workers.desk import Desk, allocation_of
 from workers.losses import WENT_WITH_NODE, Losses
@@ -117,6 +118,8 @@ class Conductor:
             await self._on_failure(failed, workers[failed])
         elif self._succeeded(workers):
             await self._desk.finish("succeeded", "finished", "The budget is used up.")
+        elif self._desk.pauses and not self._holders():
+            await self._desk.pause()
         elif self._losses.too_many and not any(status.samples >= 0 for status in workers.values()):
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
             await self._desk.finish("failed", "workers_lost", message)
@@ -126,6 +129,10 @@ class Conductor:
             await self._give_up(workers)
             await self._cut_off(workers)
             await self._make(self._move(allocation), allocation)
+
+    def _holders(self) -> list[str]:
+        """Those who have a state."""
+        return [worker for worker, status in self._roll.workers.items() if status.samples >= 0]
 
     def _succeeded(self, workers: dict[str, Status]) -> bool:
         if self._plan is None or is_broken(self._plan, workers) or not self._chronicle.exported:
@@ -165,9 +172,11 @@ class Conductor:
             await self._roll.sever(broken)
 
     def _present(self) -> Allocation | None:
-        """What the job is to have now: nobody on a node that is to leave waits for the sample of a resize."""
+        """What the job is to have now: nobody who is to leave waits for the sample of a resize."""
         allocation, plan = self._desk.allocation, self._plan
-        if allocation is None or plan is None or not allocation.not_before or not self._left(plan.members):
+        if allocation is None or plan is None or not allocation.not_before:
+            return allocation
+        if not self._desk.pauses and not self._left(plan.members):
             return allocation
         return allocation.model_copy(update={"workers": len(plan.members), "not_before": None})
 
@@ -177,6 +186,10 @@ class Conductor:
         return left(self._desk.departures, (workers[member] for member in members if member in workers))
 
     def _move(self, allocation: Allocation) -> Move:
+        if self._desk.pauses and self._plan is not None:
+            holders = set(self._holders()) & set(self._plan.members)
+            ends = Wish(workers=max(1, len(holders)), minimum=1, kappa=self._plan.kappa, ends=True)
+            return replace(next_move(ends, self._plan, self._roll.workers, patient=False), start=0)
         departures = self._desk.departures
         last_s = max((status.step_s + status.save_s for status in self._roll.workers.values()), default=0.0)
         wish = Wish(
@@ -208,16 +221,18 @@ class Conductor:
             await self._announce(move.members, allocation)
 
     async def _retire(self) -> None:
-        """Everybody lives where they cannot stay, and nobody elsewhere: the next workers go on from a checkpoint."""
+        """All who train leave a checkpoint and end: the job is paused, or nobody lives where they can stay."""
         assert self._plan is not None, "somebody trains"
         chronicle = self._chronicle
-        if chronicle.retired < self._plan.generation:
-            chronicle.retired = self._plan.generation
+        if chronicle.retired >= self._plan.generation:
+            return
+        chronicle.retired = self._plan.generation
+        if not self._desk.pauses:
             chronicle.parting = sentence(self._desk.departures, self._left(self._plan.members))
             message = f"{chronicle.parting} No other has room: all workers leave a checkpoint and end."
             chronicle.say("warning", code="nodes_leave", message=message)  # and is durable with it
             self._losses.add_departure(chronicle.parting)
-            await self._roll.retire()
+        await self._roll.retire()
 
     async def _start(self, count: int) -> None:
         if self._plan is not None:
@@ -270,6 +285,8 @@ class Conductor:
         """Cause, reason, and the seconds from the request, or from the loss, to the decision."""
         if lost:
             return self._losses.cause, self._losses.reason, self._losses.since_s
+        if self._plan is None and self._chronicle.resumes and not self._chronicle.started:
+            return *RESUMED, self._desk.decide_s(allocation)
         if self._plan is None and self._chronicle.retired >= max(1, self._chronicle.generation):
             return "drain", self._chronicle.parting, 0.0  # in another life of this controller
         answered = allocation == self._answered

@@ -48,6 +48,7 @@ class Desk:
         self._workers = workers
         self._end = end
         self._now = now
+        self.pauses = False  # the job is to stop, with a checkpoint
         self._cancelled = False
         self._told_at = now()  # when the allocation came
         self._written = asyncio.Condition()
@@ -55,7 +56,8 @@ class Desk:
     async def exchange(self, command: Command) -> Report:
         """Take a command; report what happened beyond what the service has, or wait for it."""
         self._cancelled = self._cancelled or command.intent == "cancel"
-        if command.allocation != self.allocation:
+        self.pauses = self.pauses or command.intent == "pause"
+        if command.intent == "train" and command.allocation != self.allocation:
             self.allocation, self._told_at = command.allocation, self._now()
             self._chronicle.wished = self.allocation.model_dump(mode="json")
         self.departures = command.departures
@@ -97,6 +99,19 @@ class Desk:
         """Say how the job ended, once nobody trains any more."""
         await self._end()
         self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
+
+    async def pause(self) -> None:
+        """The job stops here, to go on in another incarnation; one that has exported its weights has ended."""
+        chronicle = self._chronicle
+        if chronicle.exported:
+            await self.finish("succeeded", "finished", "The budget is used up.")
+        elif chronicle.is_saved:
+            await self.finish("paused", "paused", f"Paused at sample {chronicle.saved}, with a checkpoint of it.")
+        elif chronicle.started:
+            message = "Paused; its workers were lost meanwhile, so it will go on from the last checkpoint."
+            await self.finish("paused", "workers_lost", message)
+        else:
+            await self.finish("paused", "paused", "Paused before it trained.")
 
     async def fail(self, failure: Failure) -> None:
         """The job ended as this worker did."""

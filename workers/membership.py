@@ -36,6 +36,7 @@ class Wish:
     minimum: int  # fewest to begin with; whoever trains already goes on with fewer
     kappa: tuple[float, float]
     not_before: int = 0
+    ends: bool = False  # whoever has a state shall leave a checkpoint and end
     avoid: frozenset[str] = frozenset()  # nodes that are to leave
     urgent: frozenset[str] = frozenset()  # those among them that nobody can wait on any more
 
@@ -81,9 +82,9 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
         return replace(moves, members=_chosen([*core, *spare], wish, workers, farthest) if out else None)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()
-    if _is_cornered(wish, plan, workers):
-        return replace(moves, retire=True)
     entered = all(_trains_in(plan, workers[name]) for name in core)
+    if entered and (wish.ends or _is_cornered(wish, plan, workers)):
+        return replace(moves, retire=True)
     deferred = plan.not_before > 0 and not entered and not has_begun(plan, workers)
     superseded = deferred and plan.not_before != wish.not_before
     changed = superseded or wish.kappa != plan.kappa
@@ -101,8 +102,8 @@ def _trains_in(plan: Plan, status: Status) -> bool:
 
 
 def _is_cornered(wish: Wish, plan: Plan, workers: Mapping[str, Status]) -> bool:
-    """Whether all who train live where nobody can stay, and nobody lives elsewhere who could take the state over."""
-    cornered = all(workers[name].node in wish.urgent and _trains_in(plan, workers[name]) for name in plan.members)
+    """Whether all members live where nobody can stay, and nobody lives elsewhere who could take the state over."""
+    cornered = all(workers[name].node in wish.urgent for name in plan.members)
     return cornered and not any(status.node and status.node not in wish.avoid for status in workers.values())
 
 

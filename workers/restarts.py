@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Protocol
 
 from api_schemas.exchange import Allocation, Command, Launch, Report
-from workers.chronicle import Chronicle
+from workers.chronicle import RESUMED, Chronicle
 from workers.departures import left, sentence
 from workers.desk import Desk
 from workers.losses import WENT_WITH_NODE, Losses
@@ -144,13 +144,22 @@ class Restarts:
         failure = next((status.failure for status in self._group.values() if status.failure), None)
         if failure is not None:
             await self._desk.fail(failure)
+        elif self._desk.pauses and not self._is_leaving():
+            await self._desk.pause()
         elif self._losses.too_many:
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
             await self._desk.finish("failed", "workers_lost", message)
         elif self._run is not None and self._run.done():
             await self._judge(self._run)
+        elif self._desk.pauses:
+            self._leave_at = 0
         elif (allocation := self._desk.allocation) is not None:
             self._steer(allocation)
+
+    def _is_leaving(self) -> bool:
+        """Whether a run that is asked to leave still has something to save, or to tell."""
+        holders = any(status.samples >= 0 for status in self._group.values())
+        return self._run is not None and (holders or self._run.done())
 
     async def _judge(self, run: asyncio.Task[None]) -> None:
         """How a run ended, and what follows."""
@@ -205,6 +214,8 @@ class Restarts:
             return "rank_lost", self._lost, self._losses.since_s
         if self._parted:
             return "drain", self._parted, 0.0
+        if self._chronicle.resumes and not self._chronicle.started:
+            return *RESUMED, self._desk.decide_s(allocation)
         if allocation == self._answered:
             return "joined", "Another number of workers found room.", 0.0
         return allocation.cause, allocation.reason, self._desk.decide_s(allocation)

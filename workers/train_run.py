@@ -7,6 +7,7 @@ train     in each worker's process: a generation, from `enter` to a checkpoint o
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from workers import checkpoint
 from workers.archive import Archive
 from workers.attendance import Attendance
 from workers.checkpoint import CheckpointDamaged, Snapshot
+from workers.checkpoint_writer import Failed, Saved
 from workers.group import Group
 from workers.losses import cause_of_death
 from workers.membership import Plan
@@ -32,7 +34,7 @@ from workers.rank import own_modules
 from workers.restarts import Reply
 from workers.state import State
 from workers.status import Phase, Status
-from workers.storage import Storage
+from workers.storage import Storage, StorageError
 from workers.trainer import Trainer
 
 RESIZE_S = 10.0
@@ -143,20 +145,31 @@ def _tell(controller: Any, worker: str, status: Status) -> Reply | None:
 
 
 class _ReportedArchive(Archive):
-    """Checkpoints of the same format in the same place, but handed to Ray Train and taken from it."""
+    """Checkpoints of the same format in the same place, which Ray Train is told of and tells of."""
 
     def save(self, state: State | None, *, last: bool) -> None:  # noqa: ARG002  Ray Train knows no last one
-        """Report a checkpoint, by all members together; training waits until it is stored."""
-        if state is None:
+        """Report a checkpoint, by all members together; training waits until it is stored, or has failed."""
+        stored = None if state is None else self._store(state)
+        if stored is None:
             ray.train.report({})
             return
-        self._permit()
-        name = checkpoint.checkpoint_name(state.meta["samples"])
-        with tempfile.TemporaryDirectory() as folder:
-            size = checkpoint.save(Storage(folder), name, self._snapshot(state))
-            made = ray.train.Checkpoint.from_directory(f"{folder}/{checkpoint.FOLDER}/{name}")
-            ray.train.report({"samples": state.meta["samples"]}, checkpoint=made, checkpoint_dir_name=name)
-        self._journal.record("checkpoint_saved", samples=state.meta["samples"], name=name, bytes=size)
+        name, place = stored
+        uploaded = ray.train.CheckpointUploadMode.NO_UPLOAD
+        samples = {"samples": checkpoint.samples_of(name)}
+        ray.train.report(samples, checkpoint=place, checkpoint_dir_name=name, checkpoint_upload_mode=uploaded)
+
+    def _store(self, state: State) -> tuple[str, ray.train.Checkpoint] | None:
+        """Its name and where it lies; None: it failed, and training goes on."""
+        name, began = checkpoint.checkpoint_name(state.meta["samples"]), time.monotonic()
+        try:
+            size = checkpoint.save(self._storage, name, self._snapshot(state), self._permit)
+        except StorageError as error:
+            self._report(Failed(name, str(error)))
+            return None
+        self._report(Saved(name, size, time.monotonic() - began))
+        root = _storage(self._storage.url)
+        path = f"{root['storage_path']}/{checkpoint.FOLDER}/{name}"
+        return name, ray.train.Checkpoint(path, root.get("storage_filesystem"))
 
     def _newest(self) -> Snapshot | None:
         """The newest that is whole."""

@@ -43,6 +43,9 @@ from workers.tally import Tally
 CURVE_POINTS = 1000
 """Points of each training curve over a whole job, about."""
 
+RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+"""Before a checkpoint without which nobody may leave is written again; doubles, up to the second."""
+
 Waiting = Callable[[int], bool]
 """Whether a new generation waits that may begin after so many samples."""
 
@@ -127,18 +130,28 @@ class Trainer:
                 return True
             if self.step(group, waiting):
                 if self.retired:
-                    self._retire(group)
+                    self.conclude(group)
                 return False
 
     def conclude(self, group: Group) -> None:
-        """Leave a checkpoint of this very sample behind, and what else is due: nobody goes on from memory."""
+        """Leave a checkpoint of this very sample behind, and what else is due: nobody goes on from memory.
+
+        So nobody leaves before it is written, however often that takes. Raises MeshBroken.
+        """
         self._occasions.due.add("checkpoint")
         self._occasions.attend(group, done=self.done)
+        wait_s = RETRY_S
+        while self._lacks_checkpoint(group):
+            self._pulse.does(Activity.CHECKPOINT)
+            _sleep(group, wait_s)
+            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
+            self._archive.save(self.replica.state() if group.rank == 0 else None, last=False)
 
-    def _retire(self, group: Group) -> None:
-        self.conclude(group)
+    def _lacks_checkpoint(self, group: Group) -> bool:
+        """Whether the lead could not write it."""
         self._archive.settle()
-        group.vote(False)  # nobody leaves before it is written
+        lacks, _ = group.vote(group.rank == 0 and self._archive.saved != self.replica.samples)
+        return lacks
 
     def undo(self) -> None:
         """Take back a step that was not confirmed."""
@@ -334,6 +347,14 @@ class Trainer:
             self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
         self._change = None
         self._trained_at = self.replica.size
+
+
+def _sleep(group: Group, seconds: float) -> None:
+    """Raises MeshBroken as soon as the group is of no use."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        group.check()
+        time.sleep(min(0.1, seconds))
 
 
 def _shards(batch: int, world: int, per_worker: int) -> int:

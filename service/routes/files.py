@@ -38,6 +38,7 @@ def list_checkpoints(job_id: JobId, database: DatabaseDep, folder: FolderDep) ->
     return checkpoints.listing(database, job_id, folder)
 
 
+@router.head("/checkpoints/{path:path}", include_in_schema=False)
 @router.get("/checkpoints/{path:path}", response_class=Response, responses=FILE, dependencies=NONE)
 def get_checkpoint(path: str, folder: FolderDep, request: Request) -> Response:
     """A file of a checkpoint: `<name>/<file>`."""
@@ -56,6 +57,7 @@ def list_artifacts(folder: FolderDep) -> Page[Artifact]:
     )
 
 
+@router.head("/artifacts/{path:path}", include_in_schema=False)
 @router.get("/artifacts/{path:path}", response_class=Response, responses=FILE, dependencies=NONE)
 def get_artifact(path: str, folder: FolderDep, request: Request) -> Response:
     """An exported file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -29,6 +29,10 @@ LIVE = (
     "This cannot change once a job is submitted; what can: elasticity.workers, elasticity.kappa, priority and labels."
 )
 
+NOT_NEW: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobView | JobPreview, "description": "The job that has this Idempotency-Key; or a dry run."}
+}
+
 LIST_POLLS = 5
 """A list is looked at only every so many polls of an event stream: it is more to read."""
 
@@ -49,7 +53,7 @@ JobId = Annotated[str, Path(max_length=polls.LONGEST_ID)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
-@router.post("", status_code=201, openapi_extra=takes(JobSpec))
+@router.post("", status_code=201, responses=NOT_NEW, openapi_extra=takes(JobSpec))
 def submit(
     spec: Annotated[JobSpec, Depends(body_of(JobSpec))],
     query: DryRunQuery,
@@ -129,6 +133,18 @@ def resize(
     if query.dry_run:
         return jobs.preview_resize(database, job_id, request)
     return jobs.resize(database, job_id, request)
+
+
+@router.post("/{job_id}/pause", dependencies=NONE)
+def pause(job_id: JobId, database: DatabaseDep) -> JobView:
+    """Stop the job at a step's end, with a checkpoint of it, and free its slots."""
+    return jobs.pause(database, job_id)
+
+
+@router.post("/{job_id}/resume", dependencies=NONE)
+def resume(job_id: JobId, database: DatabaseDep) -> JobView:
+    """Let a paused job go on from that checkpoint, on as many workers as there are."""
+    return jobs.resume(database, job_id)
 
 
 @router.post("/{job_id}/cancel", dependencies=NONE)

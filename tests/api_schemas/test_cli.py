@@ -238,10 +238,14 @@ def test_a_resize_s_dry_run_shows_before_and_after(service: Answers) -> None:
     assert ["state", "momentum_buffer", "x", "0.5"] in rows
 
 
-def test_cancel(service: Answers) -> None:
-    service.add("POST", f"{JOB}/cancel", job_view(phase=Phase.CANCELLING))
+@pytest.mark.parametrize(
+    ("command", "phase"),
+    [("pause", Phase.PAUSING), ("resume", Phase.QUEUED), ("cancel", Phase.CANCELLING)],
+)
+def test_what_is_asked_of_a_job_shows_where_it_is_then(service: Answers, command: str, phase: Phase) -> None:
+    service.add("POST", f"{JOB}/{command}", job_view(phase=phase))
 
-    assert "cancelling" in emascale(service, "cancel", "abc123").stdout
+    assert f"digits is {phase}" in emascale(service, command, "abc123").stdout
 
 
 def test_logs_are_printed_as_they_are(service: Answers) -> None:
@@ -340,7 +344,8 @@ def prepared() -> Answers:
     service.add("POST", "/v1/jobs", job_view())
     service.add("GET", "/v1/jobs", Page(items=[job_row("abc123")]))
     service.add("POST", f"{JOB}/resize", job_view())
-    service.add("POST", f"{JOB}/cancel", job_view())
+    for verb in ("pause", "resume", "cancel"):
+        service.add("POST", f"{JOB}/{verb}", job_view())
     service.add("GET", f"{JOB}/logs", httpx.Response(200, text="a line\n"))
     service.add("POST", "/v1/scaling/preview", ScalingPreview(items=[]))
     service.add("GET", "/v1/recipes", Page(items=[BYOL]))
@@ -355,6 +360,8 @@ ARGUMENTS = {
     "watch": ["abc123"],
     "resize": ["abc123", "2"],
     "resizes": ["abc123"],
+    "pause": ["abc123"],
+    "resume": ["abc123"],
     "cancel": ["abc123"],
     "logs": ["abc123"],
     "preview": ["--optimizer", "sgd"],

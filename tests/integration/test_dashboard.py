@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from api_schemas.errors import NotFound
 from api_schemas.views import Phase
 from tests.integration.browser import AXE, CHROMIUM, Screen, chromium
 from tests.integration.stage import Job, Stage, staged
@@ -114,6 +115,79 @@ def submit_from_the_form(page: Page) -> None:
     page.get_by_text("More: scaling").click()
     expect(page.get_by_label("priority")).to_have_value("3")
     page.get_by_role("button", name="Submit").click()
+
+
+def test_a_job_is_paused_and_goes_on(stage: Stage, screen: Screen) -> None:
+    job = stage.submit(name="napping", elasticity={"workers": [1, 2]}, **LONG)
+    job.trains_on(2)
+    page = screen.go(f"/jobs/{job.id}")
+    heading = page.get_by_role("heading", level=1)
+    page.get_by_role("button", name="Pause").click()
+    screen.shown("pause")
+    page.get_by_role("button", name="Pause the job").click()
+    expect(heading).to_contain_text("paused")
+    expect(page.get_by_text("Paused at sample")).to_be_visible()
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    screen.shown("paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(heading).to_contain_text("running")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    assert job.trains_on(2).generation > 0
+    stage.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+
+
+def test_a_job_that_has_ended_is_deleted(stage: Stage, screen: Screen) -> None:
+    job = stage.submit(name="unwanted", elasticity={"workers": [9, 9]})
+    stage.client.cancel(job.id)
+    page = screen.go(f"/jobs/{job.id}")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Delete").click()
+    screen.shown("delete")
+    page.get_by_role("button", name="Delete it all").click()
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="unwanted")).to_have_count(0)
+    with pytest.raises(NotFound):
+        stage.client.job(job.id)
+
+
+def test_a_job_is_the_template_of_another(stage: Stage, screen: Screen, ended: Job) -> None:
+    page = screen.go(f"/jobs/{ended.id}")
+    page.get_by_role("link", name="Use as template").click()
+    expect(page.get_by_label("budget")).to_have_value("1500 base_steps")
+    page.get_by_label("name", exact=True).fill("again")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("again")
+    again = Job(stage, page.url.rpartition("/")[2])
+    assert again.id != ended.id
+    assert again.view.spec == ended.view.spec.model_copy(update={"name": "again"})
+    stage.client.cancel(again.id)
+    again.ends(Phase.CANCELLED)
+
+
+def test_the_theme_is_chosen_and_kept(screen: Screen) -> None:
+    page, html = screen.page, screen.page.locator("html")
+    page.emulate_media(color_scheme="light")
+    screen.go("/jobs")
+    light = ground(page)
+    page.get_by_role("button", name="Use the dark theme").click()
+    expect(html).to_have_attribute("data-theme", "dark")
+    assert ground(page) != light
+    page.reload()
+    expect(page.get_by_role("button", name="Use the light theme")).to_be_visible()
+    assert ground(page) != light
+    page.get_by_role("button", name="Use the light theme").click()
+    assert ground(page) == light
+    page.emulate_media(color_scheme="dark")  # nothing is chosen any more: it is as the system says
+    expect(page.get_by_role("button", name="Use the light theme")).to_be_visible()
+
+
+def ground(page: Page) -> str:
+    """The colour of the page."""
+    colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return colour
 
 
 @pytest.mark.usefixtures("ended")

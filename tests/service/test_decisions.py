@@ -17,7 +17,8 @@ def at(seconds: float) -> datetime:
 
 
 def standing(job: str, **changes: Any) -> Standing:
-    fields = {"priority": 0, "arrived": at(0), "changed": at(0), "started": True, "minimum": 1, "maximum": 8}
+    times = {"arrived": at(0), "since": at(0), "changed": at(0)}
+    fields = {"priority": 0, "started": True, "minimum": 1, "maximum": 8} | times
     return Standing(id=job, name=f"the {job}", **{**fields, "kappa": (1, 8), **changes})
 
 

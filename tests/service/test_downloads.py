@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 
 import httpx
 import pytest
@@ -13,20 +16,47 @@ from service.downloads import CHUNK, RangeNotSatisfiable, wanted
 from service.tables import Job
 from tests.service.world import World, problem
 
+TIMES = count(10**18, 10**9)
 CONTENT = bytes(range(256)) * (3 * CHUNK // 256) + b"end"
 
 
-@pytest.fixture
-def address(world: World) -> str:
-    """Of an artifact that is read in several chunks."""
+Store = Callable[[str, bytes], None]
+"""(path, content) of a job's file, written anew by somebody else."""
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, world: World) -> tuple[str, Store]:
+    """A job, and how to write into its folder."""
     job = world.submit()
-    world.store(job, "artifacts/ema.safetensors", CONTENT)
-    return f"/v1/jobs/{job}/artifacts/ema.safetensors"
+    if request.param == "s3":
+        bucket = request.getfixturevalue("bucket")
+        with world.database.writing() as session:
+            session.get_one(Job, job).storage = f"{bucket.url}/{job}"
+        return job, lambda path, content: bucket.put(f"{job}/{path}", content)
+
+    def write(path: str, content: bytes) -> None:
+        file = world.store(job, path, content)
+        os.utime(file, ns=(0, next(TIMES)))  # another time than that of the file before, however coarse the clock
+
+    return job, write
 
 
-def replace(world: World, address: str, content: bytes) -> None:
-    file = world.store(address.split("/")[3], "artifacts/ema.safetensors", content)
-    os.utime(file, ns=(0, 10**18))  # another time than that of the file before, however coarse the clock
+@pytest.fixture(params=["artifacts", "checkpoints"])
+def file(request: pytest.FixtureRequest, place: tuple[str, Store]) -> tuple[str, Callable[[bytes], None]]:
+    """Address of a file that is read in several chunks, and how to write it anew."""
+    job, write = place
+    write(f"{request.param}/000/ema.safetensors", CONTENT)
+    return f"/v1/jobs/{job}/{request.param}/000/ema.safetensors", partial(write, f"{request.param}/000/ema.safetensors")
+
+
+@pytest.fixture
+def address(file: tuple[str, Callable[[bytes], None]]) -> str:
+    return file[0]
+
+
+@pytest.fixture
+def replace(file: tuple[str, Callable[[bytes], None]]) -> Callable[[bytes], None]:
+    return file[1]
 
 
 def get(world: World, address: str, **headers: str) -> httpx.Response:
@@ -50,29 +80,62 @@ def test_an_interrupted_download_goes_on_where_it_broke_off(world: World, addres
     assert first.content + rest.content == CONTENT
 
 
-def test_a_file_that_was_replaced_meanwhile_is_sent_whole(world: World, address: str) -> None:
+def test_a_file_that_was_replaced_meanwhile_is_sent_whole(
+    world: World, address: str, replace: Callable[[bytes], None]
+) -> None:
     first = get(world, address, range="bytes=0-99999")
-    replace(world, address, CONTENT[::-1])
+    replace(CONTENT[::-1])
     rest = get(world, address, range="bytes=100000-", if_range=first.headers["etag"])
     assert (rest.status_code, rest.content) == (200, CONTENT[::-1])
 
 
 def test_the_last_bytes(world: World, address: str) -> None:
     assert get(world, address, range="bytes=-3").content == b"end"
+    assert get(world, address, range="Bytes=-3").content == b"end"
 
 
-def test_a_file_that_has_not_changed_is_not_sent_again(world: World, address: str) -> None:
+def test_a_range_of_a_huge_file_is_not_read_from_its_beginning(world: World) -> None:
+    """Terabytes, of which the disk has the last bytes alone."""
+    job = world.submit()
+    with world.store(job, "artifacts/huge").open("r+b") as file:
+        file.seek(2**42)
+        file.write(b"end")
+    response = get(world, f"/v1/jobs/{job}/artifacts/huge", range=f"bytes={2**42}-")
+    assert (response.content, response.headers["content-range"]) == (b"end", f"bytes {2**42}-{2**42 + 2}/{2**42 + 3}")
+
+
+def test_a_file_that_has_not_changed_is_not_sent_again(
+    world: World, address: str, replace: Callable[[bytes], None]
+) -> None:
     etag = get(world, address).headers["etag"]
-    again = get(world, address, if_none_match=etag)
-    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
-    replace(world, address, CONTENT[::-1])
+    for header in (etag, f'"other", W/{etag}', "*"):
+        again = get(world, address, if_none_match=header)
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    replace(CONTENT[::-1])
     changed = get(world, address, if_none_match=etag)
     assert (changed.status_code, changed.content) == (200, CONTENT[::-1])
+
+
+def test_who_names_a_file_gets_that_one_or_none(world: World, address: str, replace: Callable[[bytes], None]) -> None:
+    etag = get(world, address).headers["etag"]
+    assert get(world, address, if_match=etag, range="bytes=-3").content == b"end"
+    replace(CONTENT[::-1])
+    problem(get(world, address, if_match=etag), 412, "has_changed")
+
+
+def test_a_head_is_the_headers_of_the_whole_file(world: World, address: str) -> None:
+    asked = world.http.head(address, headers={"Range": "bytes=0-9"})
+    whole = get(world, address)
+    assert (asked.status_code, asked.content) == (200, b"")
+    told = ("content-length", "content-type", "content-disposition", "etag", "accept-ranges")
+    assert {name: asked.headers[name] for name in told} == {name: whole.headers[name] for name in told}
+    assert world.http.head(f"{address}.no").status_code == 404
 
 
 def test_a_range_beyond_the_end_says_how_long_the_file_is(world: World, address: str) -> None:
     response = get(world, address, range=f"bytes={len(CONTENT)}-")
     assert str(len(CONTENT)) in problem(response, 416, "range_not_satisfiable")["detail"]
+    assert response.headers["content-range"] == f"bytes */{len(CONTENT)}"
 
 
 def test_an_empty_file(world: World) -> None:

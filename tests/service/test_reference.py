@@ -49,6 +49,8 @@ def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
         ("PATCH", "/jobs/{job_id}"),
         ("DELETE", "/jobs/{job_id}"),
         ("POST", "/jobs/{job_id}/resize"),
+        ("POST", "/jobs/{job_id}/pause"),
+        ("POST", "/jobs/{job_id}/resume"),
         ("POST", "/jobs/{job_id}/cancel"),
         ("GET", "/jobs/{job_id}/events"),
         ("GET", "/jobs/{job_id}/metrics"),

@@ -53,6 +53,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"labels": {"a/b": ""}}, "/labels/a~1b", "letter or a digit"),
     ({"name": ""}, "/name", "at least 1"),
     ({"resources": {"cpu": 0}}, "/resources/cpu", "greater than 0"),
+    ({"resources": {"gpu": False}}, "/resources/gpu", "0 or 1"),
+    ({"priority": True}, "/priority", "valid integer"),
+    ({"priority": "3"}, "/priority", "valid integer"),
+    ({"scaling": {"keep": ["lr", "lr"]}}, "/scaling/keep", "once"),
     ({"bacth": {}}, "/bacth", "there are: batch"),
     ({"a~b/c": 1}, "/a~0b~1c", "there are: batch"),
 ]
@@ -122,6 +126,11 @@ def test_a_body_that_hides_its_size_is_counted(world: World) -> None:
 def test_both_kinds_of_body_obey_the_same_rules(world: World, kind: str) -> None:
     response = world.http.post("/v1/jobs", content=json.dumps(spec(batch={})), headers={"Content-Type": kind})
     assert set(pointers(response)) == {"/batch/base", "/batch/per_worker"}
+
+
+def test_a_whole_number_may_be_written_as_a_fraction(world: World) -> None:
+    response = post(world, spec(batch={"base": 64.0, "per_worker": 1.28e2}, optimizer={"name": "sgd", "lr": 1}))
+    assert response.json()["spec"]["batch"] == {"base": 64, "per_worker": 128}
 
 
 def test_a_number_too_large_for_any_machine_is_named(world: World) -> None:

@@ -151,6 +151,8 @@ class Ensemble:
         actor = await self._answering(worker)
         group = next((group for group in self._groups(Phase.TRAINING) if actor in group), [actor])
         self.checkpoint = max(self.checkpoint, group[0].samples)
+        if actor.phase is Phase.TRAINING:
+            group[0].record("checkpoint_saved", samples=group[0].samples, name=str(group[0].samples), bytes=1)
         for member in group:
             member.become(Phase.LEFT)
 

@@ -101,6 +101,7 @@ class Troupe:
             leaves = reply.leave_at is not None and self.samples >= reply.leave_at
             if leaves or self.over:
                 self.checkpoint = self.samples
+                journal.record("checkpoint_saved", samples=self.samples, name=str(self.samples), bytes=1)
                 if self.over:
                     journal.record("exported", artifacts={"model.safetensors": "/model.safetensors"})
                 while journal.records(reply.heard):

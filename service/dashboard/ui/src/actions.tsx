@@ -8,20 +8,26 @@ import { Dialog } from "./dialog";
 import { Failure, useSettled } from "./parts";
 import { go } from "./route";
 
-type Question = "resize" | "cancel" | "delete";
+type Question = "resize" | "pause" | "cancel" | "delete";
 
 export function Actions({ job }: { job: JobView }): ReactNode {
   const [asked, setAsked] = useState<Question | null>(null);
   const close = (): void => setAsked(null);
-  const ended = hasEnded(job.status.phase);
-  const stopping = job.status.phase === "cancelling";
+  const { phase } = job.status;
+  const ended = hasEnded(phase);
+  const stopping = phase === "cancelling";
   return (
     <div className="actions">
+      {phase === "paused" && <Resume job={job} />}
       {!ended && !stopping && <button onClick={() => setAsked("resize")}>Resize</button>}
+      {!ended && !stopping && phase !== "pausing" && phase !== "paused" && (
+        <button onClick={() => setAsked("pause")}>Pause</button>
+      )}
       {!ended && !stopping && <button className="danger" onClick={() => setAsked("cancel")}>Cancel job</button>}
       <a className="button" href={`#/new?from=${job.id}`}>Use as template</a>
       {ended && <button className="danger" onClick={() => setAsked("delete")}>Delete</button>}
       {asked === "resize" && <ResizeDialog job={job} onClose={close} />}
+      {asked === "pause" && <PauseDialog job={job} onClose={close} />}
       {asked === "cancel" && <CancelDialog job={job} onClose={close} />}
       {asked === "delete" && <DeleteDialog job={job} onClose={close} />}
     </div>
@@ -33,15 +39,41 @@ interface Asked {
   onClose: () => void;
 }
 
-function CancelDialog({ job, onClose }: Asked): ReactNode {
+/** Asks for what changes where the job is, and shows where it is then. */
+function useRequest(job: JobView, verb: "pause" | "resume" | "cancel", onDone?: () => void) {
   const client = useQueryClient();
-  const cancel = useMutation({
-    mutationFn: () => post<JobView>(`/v1/jobs/${job.id}/cancel`),
+  return useMutation({
+    mutationFn: () => post<JobView>(`/v1/jobs/${job.id}/${verb}`),
     onSuccess: (view) => {
       client.setQueryData(["job", job.id], view);
-      onClose();
+      onDone?.();
     },
   });
+}
+
+function Resume({ job }: { job: JobView }): ReactNode {
+  const resume = useRequest(job, "resume");
+  return (
+    <>
+      <button className="main" disabled={resume.isPending} onClick={() => resume.mutate()}>Resume</button>
+      <Failure error={resume.error} />
+    </>
+  );
+}
+
+function PauseDialog({ job, onClose }: Asked): ReactNode {
+  const pause = useRequest(job, "pause", onClose);
+  return (
+    <Dialog title={`Pause ${job.name}?`} onClose={onClose}>
+      <p>Its workers leave a checkpoint of their last step and stop; others have their slots. Resume it at any size.</p>
+      <Failure error={pause.error} />
+      <Choice yes="Pause the job" no="Let it train" busy={pause.isPending} onYes={() => pause.mutate()} onNo={onClose} />
+    </Dialog>
+  );
+}
+
+function CancelDialog({ job, onClose }: Asked): ReactNode {
+  const cancel = useRequest(job, "cancel", onClose);
   return (
     <Dialog title={`Cancel ${job.name}?`} onClose={onClose}>
       <p>Its workers stop, and it does not go on. Checkpoints, curves and logs stay.</p>

@@ -8,6 +8,8 @@ export type Phase =
   | "running"
   | "resizing"
   | "recovering"
+  | "pausing"
+  | "paused"
   | "cancelling"
   | "cancelled"
   | "succeeded"
@@ -19,6 +21,8 @@ export const PHASES: Phase[] = [
   "running",
   "resizing",
   "recovering",
+  "pausing",
+  "paused",
   "cancelling",
   "cancelled",
   "succeeded",

@@ -11,7 +11,7 @@ import { age, clock, duration, number, share } from "./wording";
 
 const LIVING = PHASES.filter((phase) => !hasEnded(phase));
 const GROUPS: Record<string, string[]> = { active: LIVING, ended: PHASES.filter(hasEnded) };
-const TOLD = ["queued", "recovering", "failed"]; // phases whose reason is worth a line in the list
+const TOLD = ["queued", "recovering", "pausing", "paused", "failed"]; // phases whose reason is worth a line in the list
 const POLL_MS = 5000;
 
 interface Listed {

@@ -1,0 +1,96 @@
+"""What openapi.json promises, tried by schemathesis with all its checks: whatever is asked, the answer is as described.
+
+Its coverage phase makes the cases at the edges of each parameter and each field; beside them some at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, cycle
+from pathlib import Path
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
+from schemathesis import Case
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.parameters import ParameterLocation
+from starlette.types import Receive, Scope, Send
+
+from service.app import create_app
+from service.db import Database, connect
+from service.settings import Settings
+from tests.service.world import ADDRESS, Clock, World, committed, finished, metrics, resized
+
+BEYOND_A_SCHEMA = ["2xx", "401", "403", "404", "409", "422"]
+"""How a valid request may be answered. 422, because there are rules that JSON schema cannot state: a minimum below its
+maximum, a kappa that a rule covers, a recipe that the catalogue has."""
+EVERY = {"POST /v1/jobs": 30, "POST /v1/scaling/preview": 30}
+"""Of these each such case is sent alone: they have thousands, the same for each optimizer."""
+TRAINS, ENDED = "job0001", "job0002"
+
+
+class Present:
+    """The application of the test that runs; the schema is read before there is one."""
+
+    app: FastAPI
+    turns: Iterator[int]
+    jobs: Iterator[str | None]
+
+    def play(self, app: FastAPI) -> None:
+        """From the beginning."""
+        self.app, self.turns, self.jobs = app, count(), cycle([TRAINS, ENDED, None])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def described() -> dict[str, object]:
+    app = create_app(Settings(data_folder=Path()), Database(connect("sqlite://"), Clock()))
+    return app.openapi()
+
+
+present = Present()
+configuration = {"checks": {"positive_data_acceptance": {"expected-statuses": BEYOND_A_SCHEMA}}}
+schema = schemathesis.openapi.from_dict(described(), config=SchemathesisConfig.from_dict(configuration))
+schema.app = present
+
+
+@pytest.fixture
+def app(world: World) -> None:
+    """With a job that trains, one that has ended, and one that waits."""
+    controller = world.run(labels={"team": "vision"})
+    controller.report(committed(0, 128), metrics((128, {"loss": 1.5})), resized(128, (2, 3)), committed(128, 320))
+    ended = world.run(name="ended")
+    ended.report(committed(0, 128), finished("succeeded"))
+    world.store(ended.job, "artifacts/ema.safetensors", b"weights")
+    world.submit(name="waiting")
+    assert (controller.job, ended.job) == (TRAINS, ENDED)
+    new = count(1000)
+    present.play(create_app(world.settings, world.database, new_job_id=lambda: f"job{next(new)}"))
+
+
+@pytest.fixture(params=["without a token"])
+def access() -> dict[str, str]:
+    """The headers by which a request is allowed."""
+    return {}
+
+
+@pytest.mark.usefixtures("app")
+@schema.parametrize()
+@settings(max_examples=4, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+def test_answers_are_as_the_api_describes_them(case: Case, access: dict[str, str]) -> None:
+    if next(present.turns) % EVERY.get(case.operation.label, 1):
+        return
+    find_a_job(case)
+    case.call_and_validate(base_url=ADDRESS, headers=access)
+
+
+def find_a_job(case: Case) -> None:
+    """Mostly ask for one that there is."""
+    if "job_id" not in case.path_parameters or (case.meta and case.meta.is_negative_at(ParameterLocation.PATH)):
+        return
+    endless = (case.query or {}).get("follow")  # unless the job has ended
+    if known := ENDED if endless else next(present.jobs):
+        case.path_parameters["job_id"] = known
