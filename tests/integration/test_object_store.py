@@ -46,7 +46,7 @@ def test_a_job_survives_the_loss_of_all_its_workers_on_what_the_bucket_holds(sta
     os.kill(job.ranks()["w1"], signal.SIGKILL)
     job.until(lambda _: "joined" in [row.cause for row in job.rows()])
     again = job.rows()[-1].samples
-    job.until(lambda _: job.said("checkpoint_saved")[-1].samples > again)
+    job.until(lambda _: any(event.samples > again for event in job.said("checkpoint_saved")))
     saved = job.said("checkpoint_saved")[-1].samples
     for process in job.ranks().values():
         os.kill(process, signal.SIGKILL)
@@ -62,6 +62,22 @@ def test_a_job_survives_the_loss_of_all_its_workers_on_what_the_bucket_holds(sta
     job.assert_exactly_once()
     short.ends()
     short.assert_exactly_once()
+
+
+def test_a_paused_job_goes_on_from_the_bucket_under_ray_train(stage: Stage) -> None:
+    job = stage.submit(engine="ray_train", schedule={"budget": "1000000 base_steps"}, elasticity={"workers": [1, 2]})
+    job.trains_on(2)
+    job.progresses()
+    stage.client.pause(job.id)
+    there = job.until(lambda view: view.status.phase is Phase.PAUSED).progress.samples
+    assert stage.client.checkpoints(job.id).items[-1].samples == there
+    stage.client.resume(job.id)
+    job.trains_on(2)
+    job.progresses()
+    stage.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+    assert [(row.cause, row.samples, row.samples_lost) for row in job.rows()] == [("resume", there, 0)]
+    job.assert_exactly_once()
 
 
 def test_the_service_shows_what_the_bucket_holds(stage: Stage, bucket: Bucket, tmp_path: Path) -> None:

@@ -229,6 +229,7 @@ def found_in(body: Any) -> list[FieldError]:
     return []
 
 
+@settings(deadline=None)
 @given(place=st.sampled_from(list(places(FULL))), new=values())
 def test_what_is_wrong_is_pointed_at(place: Steps, new: Any) -> None:
     """At itself, or where it is missing from."""
