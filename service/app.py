@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import ScalingPreviewRequest
 from api_schemas.tokens import TokenRequest
+from service import jobs as job_records
 from service import openapi, problems
 from service.access import Access
 from service.admission import ReadRecipe
@@ -19,9 +23,9 @@ from service.db import Database
 from service.guard import LOCAL_NAMES, Guard
 from service.ids import time_ordered_id
 from service.meters import Meters
-from service.revisions import Revisions
+from service.reads import Reads
 from service.routes import dashboard, files, history, jobs, surroundings, tokens
-from service.routes.polls import Poll
+from service.routes.polls import Polls
 from service.settings import MIB, Settings, is_loopback
 from service.snapshots import Snapshots
 
@@ -35,13 +39,15 @@ def create_app(
     *,
     new_job_id: Callable[[], str] | None = None,
     read_recipe: ReadRecipe | None = None,
-    new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
+    new_request_id: Callable[[], str] = lambda: f"{random.getrandbits(64):016x}",
 ) -> FastAPI:
     """The application. Job ids are by default in the order of time, by the database's clock.
 
     Without `read_recipe` the users' own recipes are checked on the nodes alone.
     """
-    app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None)
+    # asked for at each request, and `Meters` count
+    telemetry = TelemetryConfig(tracing=False, metrics=False, logs=False)
+    app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None, telemetry=telemetry)
     meters = Meters(database)
     app.state.context = Context(
         meters=meters,
@@ -49,19 +55,21 @@ def create_app(
         database=database,
         new_job_id=new_job_id or (lambda: time_ordered_id(database.now(), secrets.randbits(25))),
         read_recipe=read_recipe,
-        revisions=Revisions(database),
+        revisions=Reads(partial(job_records.revisions, database)),
+        texts=Reads(partial(job_records.texts, database)),
         channels=Channels(database, settings.event_poll_s),
         views=Snapshots(KEPT_BYTES),
         rows=Snapshots(KEPT_BYTES),
     )
-    app.router.routes.insert(0, Poll())
     for module in (jobs, history):
         app.include_router(module.streams)
     for module in (jobs, history, files, surroundings, tokens, dashboard):
         app.include_router(module.router)
     problems.install(app)
-    openapi.describe(app, JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest, TokenRequest)
     access = Access(database) if settings.auth == "token" else None
+    bodies = (JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest, TokenRequest)
+    openapi.describe(app, *bodies, closed=access is not None)
+    app.add_middleware(Polls, context=app.state.context)  # within the next one
     app.add_middleware(
         Guard, hosts=_hosts(settings), access=access, answered=meters.answered, new_request_id=new_request_id
     )

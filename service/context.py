@@ -12,7 +12,7 @@ from service.admission import ReadRecipe
 from service.channels import Channels
 from service.db import Database
 from service.meters import Meters
-from service.revisions import Revisions
+from service.reads import Reads
 from service.settings import Settings
 from service.snapshots import Snapshots
 
@@ -26,7 +26,9 @@ class Context:
     new_job_id: Callable[[], str]
     read_recipe: ReadRecipe | None
     meters: Meters
-    revisions: Revisions
+    revisions: Reads[int]
+    texts: Reads[tuple[int, bytes]]
+    """Of `JobView`, with its revision."""
     channels: Channels
     views: Snapshots
     """Of `JobView`."""

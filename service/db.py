@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from pydantic_core import to_json
-from sqlalchemy import URL, Connection, Engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, Executable, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlmodel import Session, SQLModel, create_engine
@@ -106,8 +106,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the lock at once: one that reads first could not get it any more when another wrote."""
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
 
 
 def migrate(engine: Engine) -> None:
@@ -140,6 +141,7 @@ class Database:
         self.engine = engine
         self.now = now
         self._reader = engine.execution_options(**_ONE_VIEW[engine.dialect.name])
+        self._glancer = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = engine.execution_options(writes=True)
 
     @contextmanager
@@ -147,6 +149,11 @@ class Database:
         """A consistent view; nothing is committed."""
         with _answering(), Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    def rows(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """What one statement finds: without a transaction around it, and so at a third of the cost of `reading`."""
+        with _answering(), self._glancer.connect() as connection:
+            return connection.execute(statement, parameters).all()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

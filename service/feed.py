@@ -61,7 +61,7 @@ async def _read(database: Database, job_id: str, after: int) -> Said:
     except Unavailable:
         await asyncio.sleep(OUTAGE_POLL_S)
         return b"", after, False
-    messages = [message(row) for row in rows]
+    messages = [message(row.id or 0, row.payload) for row in rows]
     last = messages[-1].id if messages else after
     return b"".join(each.text for each in messages), last, ended and len(rows) < CHUNK
 

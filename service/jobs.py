@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
@@ -36,6 +36,7 @@ CANCELLED_AT_ONCE = {
     Phase.PAUSED: "Cancelled on request, while it was paused.",
 }
 Value = TypeVar("Value")
+_REVISIONS = select(Job.id, Job.revision).where(col(Job.id).in_(bindparam("job_ids", expanding=True)))
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 LIGHT = [
     defer(col(column), raiseload=True)  # type: ignore[arg-type]  # SQLAlchemy's own attributes, at class level
@@ -165,8 +166,14 @@ def get(database: Database, job_id: str) -> JobView:
 
 def revisions(database: Database, job_ids: Sequence[str]) -> dict[str, int]:
     """The numbers of their present states, read without the rest; of the jobs that there are."""
+    return dict(database.rows(_REVISIONS, {"job_ids": job_ids}))
+
+
+def texts(database: Database, job_ids: Sequence[str]) -> dict[str, tuple[int, bytes]]:
+    """Revision and JSON of `JobView`, of the jobs that there are."""
     with database.reading() as session:
-        return dict(session.exec(select(Job.id, Job.revision).where(col(Job.id).in_(job_ids))).all())
+        rows = session.exec(select(Job).where(col(Job.id).in_(job_ids))).all()
+    return {job.id: (job.revision, job_view(job).model_dump_json().encode()) for job in rows}
 
 
 def storage(database: Database, job_id: str) -> str:

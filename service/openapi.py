@@ -34,8 +34,11 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def describe(app: FastAPI, *bodies: type[BaseModel]) -> None:
-    """Add the schemas of these bodies to openapi.json, and say what failures are and what needs a token."""
+def describe(app: FastAPI, *bodies: type[BaseModel], closed: bool) -> None:
+    """Add the schemas of these bodies to openapi.json, and say what failures are and what needs a token.
+
+    Where the service is not `closed` a token may come, and nothing needs it.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -47,14 +50,14 @@ def describe(app: FastAPI, *bodies: type[BaseModel]) -> None:
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
                 operation["responses"]["default"] = _failure("What went wrong.")
-                _protect(operation, method.upper(), path)
+                _protect(operation, method.upper(), path, closed=closed)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI documents it
 
 
-def _protect(operation: dict[str, Any], method: str, path: str) -> None:
+def _protect(operation: dict[str, Any], method: str, path: str, *, closed: bool) -> None:
     if scope := needed(method, path):
-        operation["security"] = [{"bearer": [scope.value]}]
+        operation["security"] = [{"bearer": [scope.value]}] if closed else [{"bearer": [scope.value]}, {}]
         operation["responses"]["401"] = _failure("A valid token is needed.")
         operation["responses"]["403"] = _failure(f"The token is not good for this, which needs scope {scope}.")

@@ -39,7 +39,7 @@ def page(document: dict[str, Any]) -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
     yield f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>"
-    for scopes in operation.get("security", []):
+    for scopes in filter(None, operation.get("security", [])):
         yield f"<p>Where the service asks for tokens: scope {escape(', '.join(scopes['bearer']))}.</p>"
     rows = [_parameter(parameter) for parameter in operation.get("parameters", [])]
     if rows:

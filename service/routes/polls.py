@@ -1,40 +1,59 @@
-"""The one request that comes again and again: GET /v1/jobs/{id}, without the framework's way through its parameters.
+"""The one request that comes again and again: GET /v1/jobs/{id}, without the framework's way to a handler.
 
 FastAPI's route for it stays, for openapi.json and for whatever is not just that: parameters, ids that cannot be. Both
-answer by `answer`. On the way through dependencies and validation a poll cost four times as much.
+answer by `answer`. On the way through middleware, routing, dependencies and validation a poll cost five times as much.
 """
 
 from __future__ import annotations
 
-from anyio.to_thread import run_sync
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+import re
+from dataclasses import dataclass
 
-from service import jobs
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api_schemas.errors import EmascaleError
 from service.context import Context
+from service.problems import respond
 from service.routes.conditional import unchanged, whole
 from service.views import etag
 
 LONGEST_ID = 32
+_PLAIN = re.compile(rf"/v1/jobs/([0-9A-Za-z_-]{{1,{LONGEST_ID}}})", re.ASCII)
 
 
-class Poll(Route):
-    """Takes plain requests alone; must come before the route for the others."""
+@dataclass(frozen=True)
+class _Route:
+    """As FastAPI's routes are known in the scope: `Meters` counts by it."""
 
-    def __init__(self) -> None:
-        super().__init__("/v1/jobs/{job_id}", _poll, methods=["GET"], include_in_schema=False)
-        self.methods = {"GET"}  # and no HEAD, as FastAPI's routes
+    path: str
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """No match for another method, or with parameters."""
-        if scope["type"] != "http" or scope["method"] != "GET" or scope["query_string"]:
-            return Match.NONE, {}
-        match, child = super().matches(scope)
-        if match is Match.FULL and len(child["path_params"]["job_id"]) > LONGEST_ID:
-            return Match.NONE, {}
-        return match, {**child, "route": self}  # as FastAPI's routes do: `Meters` counts by it
+
+class Polls:
+    """ASGI middleware that answers plain polls by itself."""
+
+    route = _Route("/v1/jobs/{job_id}")
+
+    def __init__(self, app: ASGIApp, *, context: Context) -> None:
+        self.app = app
+        self.context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on what is not just that."""
+        plain = scope["type"] == "http" and scope["method"] == "GET" and not scope["query_string"]
+        match = _PLAIN.fullmatch(scope["path"]) if plain else None
+        if match is None:
+            await self.app(scope, receive, send)
+            return
+        scope["route"] = self.route
+        headers = Headers(scope=scope)
+        tag, encoding = headers.get("if-none-match"), headers.get("accept-encoding", "")
+        try:
+            response = await answer(self.context, match[1], tag, encoding)
+        except EmascaleError as error:
+            response = respond(error, scope["state"]["request_id"])
+        await response(scope, receive, send)
 
 
 async def answer(context: Context, job_id: str, if_none_match: str | None, accept_encoding: str) -> Response:
@@ -44,17 +63,6 @@ async def answer(context: Context, job_id: str, if_none_match: str | None, accep
         return known
     text = context.views.get(job_id, revision)
     if text is None:
-        job = await run_sync(jobs.get, context.database, job_id)
-        revision, text = job.revision, job.model_dump_json().encode()
+        revision, text = await context.texts.of(job_id)
         context.views.put(job_id, revision, text)
     return whole(text, etag(revision), accept_encoding)
-
-
-async def _poll(request: Request) -> Response:
-    headers = request.headers
-    return await answer(
-        request.app.state.context,
-        request.path_params["job_id"],
-        headers.get("if-none-match"),
-        headers.get("accept-encoding", ""),
-    )

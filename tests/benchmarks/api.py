@@ -7,7 +7,8 @@ cores. Each figure is the median of three rounds.
   `get_200_cold`: another of all the jobs each time.
 - `list`: one connection, pages of 50 jobs; bytes as they travel, compressed as browsers and HTTP clients ask for it.
 - `ingest`: reports of 200 events, parsed and committed by a process of its own, as the reconciler does.
-- `mixed`, all at once: 2,000 events/s from 100 jobs, 500 listeners to their streams, 500 polls/s of all jobs.
+- `mixed`, all at once: 2,000 events/s from 100 jobs, 500 listeners to their streams, and 500 jobs, those among them,
+  polled once a second each.
   `sse` is from when an event was made until it was heard, with the intake before it.
 """
 
@@ -25,6 +26,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +35,7 @@ import typer
 from service.db import Database, connect, migrate
 from service.processes import wait_until
 from tests.benchmarks import finish, say
-from tests.benchmarks.load.callers import Caller, Tally, closed_loop, connected, etag, paced
+from tests.benchmarks.load.callers import Caller, Request, Tally, closed_loop, connected, etag, paced
 from tests.benchmarks.load.listeners import listening
 from tests.benchmarks.load.store import Stored, fill
 from tests.postgres import HOW_TO_GET_IT, binaries, postgres_server
@@ -183,11 +185,12 @@ class Round:
             self._service.port, [self._jobs[n % len(self._jobs)] for n in range(LISTENERS)], heard
         )
         callers = [await connected(self._service.port) for _ in range(CONNECTIONS)]
+        polled = Polled(random.sample(self._all, POLLS_PER_S - len(self._running)) + self._running)
         taken, polls = await asyncio.gather(
             self._report(
                 "--events=20", f"--per-s={EVENTS_PER_S}", f"--seconds={2 * self._seconds}", f"--jobs={len(self._jobs)}"
             ),
-            paced(callers, POLLS_PER_S, 2 * self._seconds, lambda _: (random.choice(self._all), "")),
+            paced(callers, POLLS_PER_S, 2 * self._seconds, polled),
         )
         await asyncio.sleep(1)
         lost = sum(listener.lost for listener in heard_by)
@@ -211,6 +214,24 @@ class Round:
         said, _ = await process.communicate()
         found: dict[str, float] = json.loads(said)
         return found
+
+
+class Polled:
+    """Jobs that are polled in turn, each with the ETag that it was last answered with."""
+
+    def __init__(self, paths: list[str]) -> None:
+        random.shuffle(paths)
+        self._turn = cycle(paths)
+        self._tags: dict[str, str] = {}
+
+    def __call__(self, _number: int) -> Request:
+        """The next one's turn."""
+        path = next(self._turn)
+        return path, self._tags.get(path, "")
+
+    def answered(self, path: str, head: bytes) -> None:
+        """Keep the ETag for the next turn."""
+        self._tags[path] = etag(head)
 
 
 def middle(rows: list[dict[str, Any]]) -> dict[str, Any]:

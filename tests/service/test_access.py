@@ -80,7 +80,10 @@ def test_every_route_is_closed_but_these(world: World) -> None:
     assert ("GET", "/v1/jobs/{job_id}/artifacts/{path:path}") in found
     for method, path in found - OPEN:
         address = path.replace("{path:path}", "x").replace("{", "").replace("}", "")
-        problem(world.http.request(method, address), 401, "unauthorized")
+        response = world.http.request(method, address)
+        assert response.status_code == 401, (method, path)
+        if method != "HEAD":  # which has no body
+            problem(response, 401, "unauthorized")
     for method, path in OPEN - {("GET", "/assets/{name}"), ("HEAD", "/openapi.json")}:
         assert world.http.request(method, path).is_success, (method, path)
 

@@ -42,7 +42,7 @@ def told(decision: Decision, job: str = "a") -> tuple[int, str, datetime]:
 
 
 def test_a_job_starts_with_what_it_may_have() -> None:
-    decision = decided(situation(5, standing("a", started=False, arrived=at(3))))
+    decision = decided(situation(5, standing("a", started=False, since=at(3))))
     assert told(decision) == (4, "start", at(3))
     assert decision.waiting() == []
 
@@ -98,7 +98,7 @@ def test_a_job_that_waited_starts_when_another_gives_way() -> None:
     before = situation(0, standing("a", minimum=4), standing("b", started=False))
     decision = decided(before, situation(9, standing("a", minimum=4, target=4, target_at=at(1)), standing("b")))
     assert told(decision)[:2] == (4, "start")
-    decision = decided(before, situation(9, standing("b", started=False, arrived=at(-5))))
+    decision = decided(before, situation(9, standing("b", started=False, since=at(-5))))
     assert told(decision, "b") == (4, "start", at(-5))
 
 

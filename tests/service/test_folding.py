@@ -43,6 +43,12 @@ def folded(body: dict[str, Any], **columns: Any) -> Folded:
             "There is room.",
         ),
         ({"type": "rank_lost", "rank": 1, "reason": "Gone."}, Happening.RANK_LOST, "rank_lost", "Gone."),
+        (
+            {"type": "checkpoint_failed", "samples": 64, "message": "Full."},
+            Happening.PAUSE_DELAYED,  # which moves nothing but a job that is being paused
+            "checkpoint_failed",
+            "The checkpoint could not be written, and is tried again: Full.",
+        ),
         (finished("succeeded"), Happening.SUCCEEDED, "succeeded", "It has succeeded."),
         (finished("cancelled"), Happening.CANCELLED, "cancelled", "It has cancelled."),
         (finished("failed", code="oom", message="Too big."), Happening.FAILED, "oom", "Too big."),
@@ -63,7 +69,6 @@ def test_what_moves_a_job_says_why(body: dict[str, Any], happening: Happening, c
         {"type": "exported", "artifacts": {"ema": "/e"}},
         {"type": "joining", "workers": 1},
         {"type": "checkpoint_saved", "samples": 64, "name": "64", "bytes": 1},
-        {"type": "checkpoint_failed", "samples": 64, "message": "Full."},
         {"type": "warning", "code": "slow", "message": "Slow."},
     ],
 )
@@ -76,7 +81,6 @@ def test_the_others_move_nothing(body: dict[str, Any]) -> None:
     [
         {"type": "joining", "workers": 1},
         {"type": "checkpoint_saved", "samples": 64, "name": "64", "bytes": 1},
-        {"type": "checkpoint_failed", "samples": 64, "message": "Full."},
         {"type": "warning", "code": "slow", "message": "Slow."},
         {"type": "rank_lost", "rank": 1, "reason": "Gone."},
         metrics((64, {"loss": 1.0})),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count, cycle
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import schemathesis
@@ -16,11 +17,14 @@ from hypothesis import HealthCheck, settings
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.parameters import ParameterLocation
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as Connection
 
+from api_schemas.tokens import Scope
 from service.app import create_app
 from service.db import Database, connect
 from service.settings import Settings
+from tests.service.test_access import bearer, token
 from tests.service.world import ADDRESS, Clock, World, committed, finished, metrics, resized
 
 BEYOND_A_SCHEMA = ["2xx", "401", "403", "404", "409", "422"]
@@ -42,23 +46,28 @@ class Present:
         """From the beginning."""
         self.app, self.turns, self.jobs = app, count(), cycle([TRAINS, ENDED, None])
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
 
-def described() -> dict[str, object]:
-    app = create_app(Settings(data_folder=Path()), Database(connect("sqlite://"), Clock()))
-    return app.openapi()
+def described(auth: Literal["none", "token"]) -> Any:
+    """The API of a service with or without tokens."""
+    app = create_app(Settings(data_folder=Path(), auth=auth), Database(connect("sqlite://"), Clock()))
+    schema = schemathesis.openapi.from_dict(app.openapi(), config=SchemathesisConfig.from_dict(configuration))
+    schema.app = present
+    return schema
 
 
 present = Present()
 configuration = {"checks": {"positive_data_acceptance": {"expected-statuses": BEYOND_A_SCHEMA}}}
-schema = schemathesis.openapi.from_dict(described(), config=SchemathesisConfig.from_dict(configuration))
-schema.app = present
+open_to_all, closed = described("none"), described("token")
+BOUNDED = settings(
+    max_examples=4, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture
-def app(world: World) -> None:
+def app(world: World, access: dict[str, str]) -> None:
     """With a job that trains, one that has ended, and one that waits."""
     controller = world.run(labels={"team": "vision"})
     controller.report(committed(0, 128), metrics((128, {"loss": 1.5})), resized(128, (2, 3)), committed(128, 320))
@@ -68,23 +77,38 @@ def app(world: World) -> None:
     world.submit(name="waiting")
     assert (controller.job, ended.job) == (TRAINS, ENDED)
     new = count(1000)
-    present.play(create_app(world.settings, world.database, new_job_id=lambda: f"job{next(new)}"))
+    settings = world.settings.model_copy(update={"auth": "token" if access else "none"})
+    present.play(create_app(settings, world.database, new_job_id=lambda: f"job{next(new)}"))
 
 
-@pytest.fixture(params=["without a token"])
-def access() -> dict[str, str]:
+@pytest.fixture
+def access(request: pytest.FixtureRequest, database: Database) -> dict[str, str]:
     """The headers by which a request is allowed."""
-    return {}
+    return bearer(token(database, Scope.ADMIN).secret) if request.param == "with a token" else {}
 
 
+@pytest.mark.parametrize(("database_url", "access"), [("sqlite", "without a token")], indirect=True)
 @pytest.mark.usefixtures("app")
-@schema.parametrize()
-@settings(max_examples=4, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@open_to_all.parametrize()
+@BOUNDED
 def test_answers_are_as_the_api_describes_them(case: Case, access: dict[str, str]) -> None:
+    answered(case, access)
+
+
+@pytest.mark.parametrize(("database_url", "access"), [("postgresql", "with a token")], indirect=True)
+@pytest.mark.usefixtures("app")
+@closed.parametrize()
+@BOUNDED
+def test_they_are_where_a_token_is_needed(case: Case, access: dict[str, str]) -> None:
+    answered(case, access)
+
+
+def answered(case: Case, headers: dict[str, str]) -> None:
+    """With all checks of schemathesis."""
     if next(present.turns) % EVERY.get(case.operation.label, 1):
         return
     find_a_job(case)
-    case.call_and_validate(base_url=ADDRESS, headers=access)
+    case.call_and_validate(base_url=ADDRESS, headers=headers)
 
 
 def find_a_job(case: Case) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 Request = tuple[str, str]
 """An address, and an ETag to ask with (empty: none)."""
@@ -28,6 +28,13 @@ class Tally:
         """The quantile, in milliseconds."""
         ordered = sorted(self.seconds) or [float("nan")]
         return round(1000 * ordered[min(int(part * len(ordered)), len(ordered) - 1)], 3)
+
+
+class Chooser(Protocol):
+    """What to ask for, and what is learned from the answer."""
+
+    def __call__(self, number: int, /) -> Request: ...
+    def answered(self, path: str, head: bytes) -> None: ...
 
 
 class Caller(asyncio.Protocol):
@@ -86,7 +93,7 @@ async def closed_loop(callers: list[Caller], seconds: float, choose: Callable[[i
     return tally, time.perf_counter() - began
 
 
-async def paced(callers: list[Caller], per_s: float, seconds: float, choose: Callable[[int], Request]) -> Tally:
+async def paced(callers: list[Caller], per_s: float, seconds: float, choose: Chooser) -> Tally:
     """So many a second in all, each caller in its turn; latency counts from when a request was due."""
     tally = Tally()
     began = time.perf_counter()
@@ -96,19 +103,21 @@ async def paced(callers: list[Caller], per_s: float, seconds: float, choose: Cal
         due = began + number / per_s
         while due - began < seconds:
             await asyncio.sleep(max(due - time.perf_counter(), 0))
-            await _one(caller, choose(number), tally, due)
+            request = choose(number)
+            choose.answered(request[0], await _one(caller, request, tally, due))
             due += gap
 
     await asyncio.gather(*(run(number, caller) for number, caller in enumerate(callers)))
     return tally
 
 
-async def _one(caller: Caller, request: Request, tally: Tally, since: float | None = None) -> None:
+async def _one(caller: Caller, request: Request, tally: Tally, since: float | None = None) -> bytes:
     since = since or time.perf_counter()
-    status, _, body = await caller.ask(request)
+    status, head, body = await caller.ask(request)
     tally.seconds.append(time.perf_counter() - since)
     tally.statuses[status] = tally.statuses.get(status, 0) + 1
     tally.bytes += len(body)
+    return head
 
 
 def etag(head: bytes) -> str:

@@ -20,6 +20,7 @@ class Listener(asyncio.Protocol):
         self._tally = tally
         self._since = since
         self._rest = b""
+        self.heard = asyncio.Event()
         self.lost = False
 
     def connection_made(self, transport: Any) -> None:
@@ -28,6 +29,7 @@ class Listener(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.time()
+        self.heard.set()
         self._tally.bytes += len(data)
         text = self._rest + data
         whole = text.rfind(b"\n") + 1
@@ -44,11 +46,12 @@ class Listener(asyncio.Protocol):
 
 
 async def listening(port: int, jobs: list[str], tally: Tally) -> list[Listener]:
-    """A listener for each of these jobs."""
+    """A listener for each of these jobs, each of whom has heard what had happened before."""
     loop = asyncio.get_running_loop()
     since = time.time()
     made = []
     for job in jobs:
         _, listener = await loop.create_connection(lambda job=job: Listener(job, tally, since), "127.0.0.1", port)
         made.append(listener)
+    await asyncio.gather(*(listener.heard.wait() for listener in made))
     return made

@@ -1,17 +1,18 @@
-"""Revisions read for all who ask at once: nobody hears of a state older than his question, nobody waits for another."""
+"""What is read for all who ask at once: nobody hears of a state older than his question, nobody waits for another."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from api_schemas.errors import NotFound, Unavailable
 from service import jobs
 from service.db import Database
-from service.revisions import Revisions
+from service.reads import Reads
 from tests.service.scene import Scene, play
 from tests.service.world import Clock
 
@@ -56,7 +57,7 @@ def scene(database: Database, clock: Clock) -> Scene:
 
 def test_who_asks_during_a_read_hears_what_was_written_since(scene: Scene, gate: Gate) -> None:
     async def script() -> None:
-        revisions = Revisions(scene.database)
+        revisions = Reads(partial(jobs.revisions, scene.database))
         early = asyncio.create_task(revisions.of("a"))
         await gate.until_asked(1)
         await asyncio.to_thread(jobs.cancel, scene.database, "a")
@@ -73,7 +74,7 @@ def test_who_asks_during_a_read_hears_what_was_written_since(scene: Scene, gate:
 
 def test_who_leaves_takes_nothing_from_the_others(scene: Scene, gate: Gate) -> None:
     async def script() -> None:
-        revisions = Revisions(scene.database)
+        revisions = Reads(partial(jobs.revisions, scene.database))
         leaving, staying = (asyncio.create_task(revisions.of("a")) for _ in range(2))
         await gate.until_asked(1)
         leaving.cancel()
@@ -87,7 +88,7 @@ def test_who_leaves_takes_nothing_from_the_others(scene: Scene, gate: Gate) -> N
 
 def test_a_failed_read_is_the_trouble_of_those_who_asked_and_of_nobody_later(scene: Scene, gate: Gate) -> None:
     async def script() -> None:
-        revisions = Revisions(scene.database)
+        revisions = Reads(partial(jobs.revisions, scene.database))
         gate.failing = True
         gate.open.set()
         found = await asyncio.gather(revisions.of("a"), revisions.of("b"), return_exceptions=True)
@@ -101,7 +102,7 @@ def test_a_failed_read_is_the_trouble_of_those_who_asked_and_of_nobody_later(sce
 def test_a_job_that_is_not_there(scene: Scene, gate: Gate) -> None:
     async def script() -> None:
         gate.open.set()
-        revisions = Revisions(scene.database)
+        revisions = Reads(partial(jobs.revisions, scene.database))
         found = await asyncio.gather(revisions.of("nobody"), revisions.of("a"), return_exceptions=True)
         assert (type(found[0]), found[1]) == (NotFound, 1)
 
