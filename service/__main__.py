@@ -29,6 +29,9 @@ from service.settings import Settings
 from service.storage import Folder
 from service.supervisor import AlreadyServed, serve
 
+KEEP_ALIVE_S = 75
+"""Of a connection without a request: longer than clients and proxies keep theirs, so that they close it. Where the
+service does first, the next request of a client that does not know it yet is lost."""
 logger = logging.getLogger("service")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The server side of emascale.")
 
@@ -95,6 +98,7 @@ def api(
         port=settings.port,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,  # live streams have no end of their own
     )
     uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
