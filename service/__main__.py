@@ -164,7 +164,7 @@ def create_token(
     except ValidationError as error:
         _refuse(error)
     with _opened(data) as database:
-        made = tokens.create(database, asked, token_id=tokens.new_id(database.now()), secret=tokens.new_secret())
+        made = tokens.create(database, asked)
     until = f"until {made.expires_at:%Y-%m-%d %H:%M} UTC" if made.expires_at else "for ever"
     typer.echo(f"Token {made.id} of scope {made.scope}, valid {until}. It is shown this once:", err=True)
     typer.echo(made.secret)

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi.sse import format_sse_event
-from sqlalchemy import bindparam
+from sqlalchemy import Row, bindparam
 from sqlmodel import Session, col, func, select
 
 from api_schemas.errors import Unavailable
 from api_schemas.events import parse_event
 from api_schemas.views import Phase
+from service import events
 from service.db import Database
 from service.tables import EventRow, Job
 
 CHUNK = 200
 """Events read at once."""
-_SINCE = (
-    select(EventRow.id, EventRow.payload)
-    .where(col(EventRow.job_id) == bindparam("job_id"), col(EventRow.id) > bindparam("last"))
-    .order_by(col(EventRow.id))
-    .limit(CHUNK)
-)
-"""As `events.since`; made once, since it is asked for each job at each look."""
 _STATES = select(Job.id, Job.revision, Job.phase).where(col(Job.id).in_(bindparam("job_ids", expanding=True)))
 BACKLOG = 1000
 """Messages that a channel keeps; who is further behind reads the database for himself."""
@@ -160,8 +154,7 @@ def _news(session: Session, job_id: str, last: int | None, revision: int, phase:
     if last is None:  # the first look finds out where the channel begins
         newest = select(func.max(EventRow.id)).where(col(EventRow.job_id) == job_id)
         return News(revision=revision, last=session.exec(newest).one() or 0, messages=[], ended=phase.is_terminal)
-    found = session.connection().execute(_SINCE, {"job_id": job_id, "last": last})
-    messages = [message(row_id, payload) for row_id, payload in found]
+    messages = [message(row) for row in events.since(session, job_id, last, CHUNK)]
     whole = len(messages) < CHUNK
     return News(
         revision=revision if whole else None,
@@ -171,7 +164,7 @@ def _news(session: Session, job_id: str, last: int | None, revision: int, phase:
     )
 
 
-def message(row_id: int, payload: Mapping[str, Any]) -> Message:
-    """An event as it is sent."""
-    text = format_sse_event(data_str=parse_event(payload).model_dump_json(), id=str(row_id))
-    return Message(id=row_id, text=text)
+def message(row: Row[Any]) -> Message:
+    """The event as it is sent."""
+    text = format_sse_event(data_str=parse_event(row.payload).model_dump_json(), id=str(row.id))
+    return Message(id=row.id, text=text)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Row, Table, bindparam, delete, insert, inspect, update
 from sqlmodel import Session, col, func, select
 
 from api_schemas.events import (
@@ -34,6 +34,14 @@ from service.tables import LONGEST_NAME, EventRow, Job, LedgerRow, MetricRow, Re
 
 NOT_LISTED = (Committed, Metrics)
 """Events that go to the ledger and the curves alone: they are many."""
+_EVENTS = cast(Table, inspect(EventRow).local_table)
+_SINCE = (
+    _EVENTS.select()
+    .where(_EVENTS.c.job_id == bindparam("job_id"), _EVENTS.c.id > bindparam("after"))
+    .order_by(_EVENTS.c.id)
+    .limit(bindparam("limit"))
+)
+"""Made once: it is asked for each job that somebody listens to, several times a second."""
 
 
 class Stale(Exception):
@@ -85,10 +93,9 @@ def resize_requested(session: Session, job: Job, workers: int, at_samples: int |
     _append(session, [ResizeRequested(**_own(job, now), workers=workers, at_samples=at_samples)])
 
 
-def since(session: Session, job_id: str, after: int, limit: int) -> Sequence[EventRow]:
-    """The job's next events beyond the cursor, oldest first."""
-    found = select(EventRow).where(col(EventRow.job_id) == job_id, col(EventRow.id) > after)
-    return session.exec(found.order_by(col(EventRow.id)).limit(limit)).all()
+def since(session: Session, job_id: str, after: int, limit: int) -> Sequence[Row[Any]]:
+    """The job's next events beyond the cursor, oldest first, with the columns of `EventRow`."""
+    return session.connection().execute(_SINCE, {"job_id": job_id, "after": after, "limit": limit}).all()
 
 
 def _gapless(events: Iterable[WorkerEvent], acked: int) -> list[WorkerEvent]:
@@ -173,7 +180,7 @@ def _append(session: Session, listed: Sequence[ServiceEvent | WorkerEvent]) -> N
     ]
     if rows:
         session.flush()  # the job's own row first
-        session.connection().execute(insert(EventRow.__table__), rows)  # type: ignore[attr-defined]
+        session.connection().execute(insert(_EVENTS), rows)
 
 
 def _void(session: Session, job_id: str, line: Sequence[WorkerEvent]) -> None:

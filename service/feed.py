@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi.sse import KEEPALIVE_COMMENT
+from sqlalchemy import Row
 from sqlmodel import col, select
 
 from api_schemas.errors import FieldError, NotFound, Unavailable
@@ -16,7 +18,7 @@ from service import events
 from service.channels import CHUNK, OUTAGE_POLL_S, Channels, Said, message
 from service.db import Database
 from service.jobs import found
-from service.tables import EventRow, Job
+from service.tables import Job
 from service.validation import invalid
 
 KEEPALIVE_S = 15.0
@@ -61,7 +63,7 @@ async def _read(database: Database, job_id: str, after: int) -> Said:
     except Unavailable:
         await asyncio.sleep(OUTAGE_POLL_S)
         return b"", after, False
-    messages = [message(row.id or 0, row.payload) for row in rows]
+    messages = [message(row) for row in rows]
     last = messages[-1].id if messages else after
     return b"".join(each.text for each in messages), last, ended and len(rows) < CHUNK
 
@@ -80,8 +82,8 @@ def cursor(text: str | None, name: str) -> int:
     raise invalid([FieldError(pointer=name, message="Must be a cursor as it came from this service.")])
 
 
-def _look(database: Database, job_id: str, after: int, limit: int) -> tuple[list[EventRow], bool]:
+def _look(database: Database, job_id: str, after: int, limit: int) -> tuple[Sequence[Row[Any]], bool]:
     """The phase is read first: what an ended job has to say is then all among the events."""
     with database.reading() as session:
         phase = found(session.exec(select(col(Job.phase)).where(Job.id == job_id)).first(), job_id)
-        return list(events.since(session, job_id, after, limit)), phase.is_terminal
+        return events.since(session, job_id, after, limit), phase.is_terminal

@@ -158,12 +158,6 @@ def _rows(session: Session, listed: Iterable[Listed], kept: Snapshots) -> list[b
     return [row for row in rows.values() if row is not None]
 
 
-def get(database: Database, job_id: str) -> JobView:
-    """A job, whole. Raises NotFound."""
-    with database.reading() as session:
-        return job_view(found(session.get(Job, job_id), job_id))
-
-
 def revisions(database: Database, job_ids: Sequence[str]) -> dict[str, int]:
     """The numbers of their present states, read without the rest; of the jobs that there are."""
     return dict(database.rows(_REVISIONS, {"job_ids": job_ids}))

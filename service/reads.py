@@ -10,8 +10,6 @@ from anyio.to_thread import run_sync
 
 from service.jobs import found
 
-GATHER_S = 0.0
-"""Where several ask at once, a read waits so long for more of them."""
 Value = TypeVar("Value")
 
 
@@ -26,7 +24,6 @@ class Reads(Generic[Value]):
         self._read = read
         self._asked: dict[str, asyncio.Future[Value | None]] = {}
         self._reading: asyncio.Task[None] | None = None
-        self._busy = False  # the last read was for several
 
     async def of(self, job_id: str) -> Value:
         """What is read of this job. Raises NotFound, Unavailable."""
@@ -40,10 +37,8 @@ class Reads(Generic[Value]):
 
     async def _go_on(self) -> None:
         while self._asked:
-            if self._busy:
-                await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(0)  # who asks in the same turn of the loop is read along
             asked, self._asked = self._asked, {}
-            self._busy = len(asked) > 1
             try:
                 known = await run_sync(self._read, list(asked))
             except Exception as error:

@@ -37,19 +37,10 @@ class TokenQuery(BaseModel):
     after: str | None = Field(None, max_length=32, description="`next` of the page before.")
 
 
-def new_secret() -> str:
-    """256 random bits, in hexadecimal digits."""
-    return secrets.token_hex(32)
-
-
-def new_id(now: datetime) -> str:
-    """An id that follows the ids of before."""
-    return time_ordered_id(now, secrets.randbits(25))
-
-
-def create(database: Database, asked: TokenRequest, *, token_id: str, secret: str) -> NewToken:
-    """Make a token; its answer is the only one that ever holds the secret."""
+def create(database: Database, asked: TokenRequest) -> NewToken:
+    """Make a token; its answer is the only one that ever holds the secret, 256 random bits in hexadecimal digits."""
     now = database.now()
+    token_id, secret = time_ordered_id(now, secrets.randbits(25)), secrets.token_hex(32)
     row = TokenRow(
         id=token_id,
         name=asked.name,

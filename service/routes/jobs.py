@@ -103,7 +103,8 @@ def listing(
 ) -> Response:
     """Jobs, newest first. With `Accept: text/event-stream` the page and then what changes in it, as `JobChanges`."""
     page = jobs.listing(context.database, query, context.rows)
-    return unchanged(page.tag, if_none_match) or whole(page.text, page.tag, accept_encoding)
+    tag = page.tag
+    return unchanged(tag, if_none_match) or whole(page.text, tag, accept_encoding)
 
 
 @router.get("/{job_id}", responses=UNCHANGED, response_model=JobView, dependencies=NONE)

@@ -29,7 +29,7 @@ TokenId = Annotated[str, Path(max_length=32)]
 @router.post("/tokens", status_code=201, openapi_extra=takes(TokenRequest), dependencies=NONE)
 def create(asked: Annotated[TokenRequest, Depends(body_of(TokenRequest))], database: DatabaseDep) -> NewToken:
     """Make a token. The answer is the only one that holds its secret."""
-    return tokens.create(database, asked, token_id=tokens.new_id(database.now()), secret=tokens.new_secret())
+    return tokens.create(database, asked)
 
 
 @router.get("/tokens")

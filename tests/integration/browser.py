@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,8 @@ FLAGS = (
     "--no-first-run",
 )
 AXE = ROOT / "service" / "dashboard" / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: apt-get install chromium")
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: npm ci in service/dashboard/ui")
 OUTPUT = ROOT / "test-output" / "dashboard"
 WIDTHS = {"wide": 1440, "phone": 390}
 THEMES = ("light", "dark")

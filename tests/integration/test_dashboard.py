@@ -11,14 +11,13 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from api_schemas.errors import NotFound
 from api_schemas.views import Phase
-from tests.integration.browser import AXE, CHROMIUM, Screen, chromium
+from tests.integration.browser import Screen, chromium, needs_axe, needs_chromium
 from tests.integration.stage import Job, Stage, staged
 
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: apt-get install chromium"),
+    needs_chromium,
     pytest.mark.timeout(400),
 ]
-needs_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: npm ci in service/dashboard/ui")
 
 LONG = {
     "schedule": {"budget": "2000 epochs", "warmup": "2 epochs", "lr": "cosine"},

@@ -16,12 +16,12 @@ from service.access import FRESH
 from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
-from tests.integration.browser import AXE, CHROMIUM, Screen, chromium
+from tests.integration.browser import Screen, chromium, needs_axe, needs_chromium
 from tests.service.world import Controller, finished, spec, started
 from tests.serving import served
 
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: apt-get install chromium"),
+    needs_chromium,
     pytest.mark.timeout(400),
 ]
 
@@ -81,7 +81,7 @@ def token(database: Database) -> NewToken:
 
 def made(database: Database, name: str) -> NewToken:
     asked = TokenRequest(name=name, scope=Scope.SUBMIT)
-    return tokens.create(database, asked, token_id=tokens.new_id(database.now()), secret=tokens.new_secret())
+    return tokens.create(database, asked)
 
 
 def submit(address: str, token: NewToken, name: str) -> str:
@@ -200,7 +200,7 @@ def test_a_stream_of_a_revoked_token_brings_the_question(
     expect(page.get_by_role("row").filter(has_text="heard")).to_be_visible()
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: npm ci in service/dashboard/ui")
+@needs_axe
 def test_everybody_can_sign_in(screen: Screen) -> None:
     page = screen.go("/jobs")
     expect(page.get_by_label("Token")).to_be_focused()

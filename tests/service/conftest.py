@@ -13,6 +13,7 @@ from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
 from tests.postgres import HOW_TO_GET_IT, PostgresServer, binaries, postgres_server
+from tests.service.scene import Scene
 from tests.service.world import ADDRESS, Clock, InProcess, World
 from tests.serving import served
 
@@ -84,6 +85,12 @@ def world(settings: Settings, database: Database, clock: Clock, portal: Blocking
     app = create_app(settings, database, new_job_id=lambda: f"job{next(numbers):04d}")
     with httpx.Client(transport=InProcess(app, portal), base_url=ADDRESS) as http:
         yield World(settings, database, clock, http)
+
+
+@pytest.fixture
+def scene(database: Database, clock: Clock) -> Scene:
+    """With a node of 4 CPUs."""
+    return Scene(database, clock, 4)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def settings(settings: Settings) -> Settings:
 
 def token(database: Database, scope: Scope, expires: str | None = None) -> NewToken:
     asked = TokenRequest.model_validate({"name": f"a {scope}", "scope": scope, "expires": expires})
-    return tokens.create(database, asked, token_id=tokens.new_id(database.now()), secret=tokens.new_secret())
+    return tokens.create(database, asked)
 
 
 def bearer(secret: str) -> dict[str, str]:

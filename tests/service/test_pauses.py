@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,10 +9,9 @@ import pytest
 from api_schemas.jobs import ResizeRequest
 from api_schemas.views import Phase
 from service import jobs
-from service.db import Database
 from service.tables import Job
 from tests.service.scene import NEVER, PACE, Scene, play
-from tests.service.world import Clock, World, committed, finished, problem, resized
+from tests.service.world import World, committed, finished, problem, resized
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 
@@ -124,11 +122,6 @@ def test_cancelled_while_it_was_pausing_it_does_not_stay_paused(world: World) ->
 
 
 # -- the reconciler ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scene(database: Database, clock: Clock) -> Iterator[Scene]:
-    return Scene(database, clock, 4)
 
 
 def test_a_paused_job_gives_its_slots_to_others_and_goes_on_with_those_that_there_are(scene: Scene) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,17 +14,10 @@ from api_schemas.jobs import JobPatch, ResizeRequest
 from api_schemas.views import Phase, RecipeInfo
 from service import jobs
 from service.cluster import ClusterUnreachable
-from service.db import Database
 from service.events import Stale
 from service.reconciler import RELAUNCHES
 from service.tables import LedgerRow, RecipeRow
 from tests.service.scene import NEVER, PACE, Scene, play
-from tests.service.world import Clock
-
-
-@pytest.fixture
-def scene(database: Database, clock: Clock) -> Iterator[Scene]:
-    return Scene(database, clock, 4)
 
 
 def test_a_job_is_launched_trains_and_ends(scene: Scene) -> None:

@@ -26,7 +26,7 @@ LIFETIMES: TypeAdapter[timedelta] = TypeAdapter(Lifetime)
 
 def made(database: Database, scope: str = "read", expires: str | None = None) -> NewToken:
     asked = TokenRequest.model_validate({"name": "mine", "scope": scope, "expires": expires})
-    return tokens.create(database, asked, token_id=tokens.new_id(database.now()), secret=tokens.new_secret())
+    return tokens.create(database, asked)
 
 
 def test_a_token_is_recognised_by_its_secret(database: Database) -> None:
