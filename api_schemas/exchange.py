@@ -18,6 +18,9 @@ from api_schemas.jobs import JobSpec
 PROTOCOL = 1
 NAMESPACE = "emascale"
 """The Ray namespace of every actor of the project."""
+TRAINING_NODES = {"emascale-role": "!control"}
+"""Ray's label selector of what a job runs on that asks for no CPU: every node but those labelled so, which keep the
+cluster's books or let the service attach, and need nothing of the workers."""
 
 
 def controller_name(job: str) -> str:

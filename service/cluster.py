@@ -25,7 +25,7 @@ import ray
 from pydantic import TypeAdapter, ValidationError
 from ray._private import state  # there is no public way to ask for resources by node, or for what drains
 
-from api_schemas.exchange import NAMESPACE, Command, Launch, Report, controller_name
+from api_schemas.exchange import NAMESPACE, TRAINING_NODES, Command, Launch, Report, controller_name
 from api_schemas.views import Node, RecipeInfo
 
 START = "workers.controller.start"
@@ -88,7 +88,7 @@ class RayCluster:
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise ClusterUnreachable(f"No Ray cluster answers at {address}: {error}") from error
-        self._call = ray.remote(num_cpus=0, max_retries=0)(_by_name())
+        self._call = ray.remote(num_cpus=0, max_retries=0, label_selector=TRAINING_NODES)(_by_name())
         self._controllers: dict[str, Any] = {}
 
     def detach(self) -> None:

@@ -36,6 +36,7 @@ class Pace:
     cancel: float = 60.0  # for a controller to end its job, until its actors are killed
     backoff: float = 0.5  # before the first relaunch; doubles
     sweep: float = 10.0  # between two looks for controllers that nobody talks to
+    condense: float = 5.0  # between two looks for curves that have grown
     catalogue: float = 60.0  # for the nodes to list their recipes, and before they are asked again
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session, col, select
 
 from api_schemas.views import Curves
+from service import blocks
 from service.db import Database
 from service.jobs import found
 from service.tables import Job, MetricRow
@@ -15,8 +16,6 @@ from service.thinning import thin
 
 MAX_NAMES = 100
 DEFAULT_POINTS = 1000
-
-Values = list[tuple[int, float | None]]
 
 
 class CurveQuery(BaseModel):
@@ -64,13 +63,11 @@ def _names(session: Session, job_id: str, query: CurveQuery) -> Sequence[str]:
     return session.exec(names.order_by(col(MetricRow.name)).limit(MAX_NAMES)).all()
 
 
-def _curve(session: Session, job_id: str, name: str, query: CurveQuery, points: int | None) -> Values:
+def _curve(session: Session, job_id: str, name: str, query: CurveQuery, points: int | None) -> blocks.Points:
     """What is not finite has no place in the geometry: it is left out where a curve is thinned."""
-    rows = select(MetricRow.samples, MetricRow.value).where(MetricRow.job_id == job_id, MetricRow.name == name)
-    rows = rows.where(MetricRow.samples >= query.start)
-    if query.stop is not None:
-        rows = rows.where(MetricRow.samples <= query.stop)
-    values = [(samples, value) for samples, value in session.exec(rows.order_by(col(MetricRow.samples)))]
+    values = points and blocks.outline(session, job_id, name, query.start, query.stop, points)
+    if not values:
+        values = blocks.measured(session, job_id, name, query.start, query.stop)
     if points is None or len(values) <= points:
-        return list(values)
+        return values
     return list(thin([(samples, value) for samples, value in values if value is not None], points))

@@ -12,7 +12,20 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from pydantic_core import to_json
-from sqlalchemy import URL, Connection, Engine, Executable, event, inspect, make_url, text
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    Connection,
+    Engine,
+    Executable,
+    bindparam,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlmodel import Session, SQLModel, create_engine
@@ -190,17 +203,45 @@ def lock(session: Session, table: type[Row], key: object) -> Row | None:
 def upsert(
     session: Session, table: type[SQLModel], rows: Sequence[Mapping[str, Any]], update: Iterable[str] = ()
 ) -> None:
-    """Insert rows; where the primary key exists already, overwrite the columns in `update` (none: leave it be)."""
-    statement = _upsert(session.get_bind().dialect.name, table, tuple(update))
+    """Insert rows; where the primary key exists already, overwrite the columns in `update` (none: leave it be).
+
+    All rows have the same columns, and no two the same key.
+    """
+    if not rows:
+        return
+    insert_all = {"sqlite": _upsert_sqlite, "postgresql": _upsert_postgresql}[session.get_bind().dialect.name]
+    insert_all(session.connection(), inspect(table).local_table, rows, tuple(update))
+
+
+def _upsert_sqlite(
+    connection: Connection, table: Any, rows: Sequence[Mapping[str, Any]], update: tuple[str, ...]
+) -> None:
+    statement = _from_rows(table, update)
     for start in range(0, len(rows), BATCH):
-        session.connection().execute(statement, [dict(row) for row in rows[start : start + BATCH]])
+        connection.execute(statement, [dict(row) for row in rows[start : start + BATCH]])
+
+
+def _upsert_postgresql(
+    connection: Connection, table: Any, rows: Sequence[Mapping[str, Any]], update: tuple[str, ...]
+) -> None:
+    """One statement, and a parameter for each column: an array of what the rows have there."""
+    statement = _from_arrays(table, tuple(rows[0]), update)
+    connection.execute(statement, {f"{name}_": [row[name] for row in rows] for name in rows[0]})
 
 
 @cache
-def _upsert(dialect: str, table: type[SQLModel], update: tuple[str, ...]) -> Any:
-    statement: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect](inspect(table).local_table)
-    keys = inspect(table).primary_key
+def _from_rows(table: Any, update: tuple[str, ...]) -> Any:
+    return _on_conflict(sqlite.insert(table), table, update)
+
+
+@cache
+def _from_arrays(table: Any, names: tuple[str, ...], update: tuple[str, ...]) -> Any:
+    arrays = [func.unnest(bindparam(f"{name}_", type_=ARRAY(table.c[name].type))) for name in names]
+    return _on_conflict(postgresql.insert(table).from_select(names, select(*arrays)), table, update)
+
+
+def _on_conflict(statement: Any, table: Any, update: tuple[str, ...]) -> Any:
     if not update:
         return statement.on_conflict_do_nothing()
     columns = {name: statement.excluded[name] for name in update}
-    return statement.on_conflict_do_update(index_elements=keys, set_=columns)
+    return statement.on_conflict_do_update(index_elements=table.primary_key, set_=columns)

@@ -27,6 +27,7 @@ from api_schemas.events import (
 )
 from api_schemas.exchange import Report
 from api_schemas.views import Resize
+from service import blocks
 from service.db import upsert
 from service.folding import State, fold, is_finite
 from service.lifecycle import Happening, follow
@@ -193,6 +194,7 @@ def _void(session: Session, job_id: str, line: Sequence[WorkerEvent]) -> None:
     session.execute(delete(LedgerRow).where(ledger, start >= to))
     session.execute(update(LedgerRow).where(ledger, stop > to).values(stop=to))
     session.execute(delete(MetricRow).where(col(MetricRow.job_id) == job_id, col(MetricRow.samples) > to))
+    blocks.void(session, job_id, to)
 
 
 def _write_ledger(session: Session, job_id: str, line: Iterable[WorkerEvent]) -> None:

@@ -69,6 +69,7 @@ class Reconciler:
                 duties.create_task(self._watch.keep_catalogue())
                 duties.create_task(self._watch.keep_picture(self._queue))
                 duties.create_task(self._sweep())
+                duties.create_task(self._condense())
                 duties.create_task(self._reconcile())
         except* (ClusterUnreachable, Unavailable) as lost:
             raise lost.exceptions[0] from None
@@ -235,6 +236,12 @@ class Reconciler:
                 else:
                     await self._dismiss(job)
             told = strays
+
+    async def _condense(self) -> None:
+        """Behind the intake, so that nobody waits for it."""
+        while True:
+            await asyncio.sleep(self._pace.condense)
+            await asyncio.to_thread(self._roster.condense)
 
     async def _strays(self) -> set[str]:
         try:

@@ -15,7 +15,7 @@ from api_schemas.dynamics import most_workers
 from api_schemas.exchange import Launch, Predecessor, Report
 from api_schemas.jobs import JobSpec
 from api_schemas.views import ClusterView, Phase, RecipeInfo
-from service import events
+from service import blocks, events
 from service.db import Database, lock, upsert
 from service.decisions import Standing
 from service.lifecycle import ACTIVE, Happening
@@ -30,6 +30,7 @@ class Roster:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._grown: set[str] = set()  # jobs with curves that no blocks were made of yet
 
     def now(self) -> datetime:
         """The time that goes into what is written."""
@@ -54,7 +55,13 @@ class Roster:
                 raise events.Stale(f"job {report.job} was deleted")
             events.take_in(session, job, report, self.now())
             _promote(job)
-            return job.acked
+        self._grown.add(report.job)
+        return job.acked
+
+    def condense(self) -> None:
+        """Make blocks of what curves have grown by."""
+        while self._grown:
+            blocks.extend(self._database, self._grown.pop())
 
     def launch(self, seen: Job) -> Launch | None:
         """Begin a new incarnation; None: the job has moved on meanwhile."""

@@ -156,6 +156,23 @@ class MetricRow(SQLModel, table=True):
     value: float | None = Field(sa_type=Float)
 
 
+class BlockRow(SQLModel, table=True):
+    """Points of a curve that follow each other, by the lowest and the highest of them; see `service.blocks`."""
+
+    __tablename__ = "metric_block"
+    __table_args__: ClassVar[Any] = {"sqlite_with_rowid": False}
+
+    job_id: str = Field(primary_key=True, max_length=32, foreign_key=JOB_KEY, ondelete="CASCADE")
+    name: str = Field(primary_key=True, max_length=LONGEST_NAME)
+    level: int = Field(primary_key=True)
+    start: int = Field(primary_key=True, sa_type=COUNT)  # sample of the first point
+    stop: int = Field(sa_type=COUNT)  # and of the last
+    low_at: int = Field(sa_type=COUNT)
+    low: float | None = Field(sa_type=Float)  # None: no value is finite
+    high_at: int = Field(sa_type=COUNT)
+    high: float | None = Field(sa_type=Float)
+
+
 class ResizeRow(SQLModel, table=True):
     """A change of size that happened. `id` counts from 1 within the job."""
 

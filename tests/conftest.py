@@ -2,18 +2,40 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from tests.buckets import Bucket, access, s3_server
 
 _numbers = count(1)
+HERE = Path(__file__).parent
+WITH_CLUSTERS = ("integration", "topology")
 HOW_TO_GET_IT = ("apt-get install", "npm ci")
 """What the reason of a skip says where a machine can be made to run the test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--complete", action="store_true", help="Fail where a test is skipped for want of a package.")
+    parser.addoption("--topology", action="store_true", help="Run the tests of the deployment alone.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several processes (`-n 2`) one runs all tests that start a cluster, and those first; else a file at a time."""
+    if config.getoption("topology"):
+        others = [item for item in items if _kind(item) != "topology"]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _kind(item) not in WITH_CLUSTERS)
+        for item in items:
+            clusters = _kind(item) in WITH_CLUSTERS
+            item.add_marker(pytest.mark.xdist_group("clusters" if clusters else str(item.path)))
+
+
+def _kind(item: pytest.Item) -> str:
+    """The folder of the tests that it is in."""
+    return item.path.relative_to(HERE).parts[0]
 
 
 @pytest.hookimpl(wrapper=True)

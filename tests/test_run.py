@@ -180,4 +180,5 @@ def test_the_checkout_comes_first(machine: Machine) -> None:
 def test_what_ci_runs_needs_no_input() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
     lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert lines[-2:] == ["./run lint", "./run test --complete"]
+    assert "./run lint" in lines
+    assert lines[-1].startswith("./run test --complete")

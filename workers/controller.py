@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from api_schemas.exchange import NAMESPACE, Command, Launch, controller_name
+from api_schemas.exchange import NAMESPACE, TRAINING_NODES, Command, Launch, controller_name
 from workers.chronicle import Chronicle
 from workers.conductor import Conductor
 from workers.losses import cause_of_death
@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 NAME_PATIENCE_S = 30.0
 """How long the name of a controller that was killed may stay taken."""
-STEADY = {"label_selector": {"ray.io/market-type": "!spot"}, "fallback_strategy": [{"label_selector": {}}]}
+STEADY = {
+    "label_selector": {"ray.io/market-type": "!spot", **TRAINING_NODES},
+    "fallback_strategy": [{"label_selector": TRAINING_NODES}],
+}
 """Not on a spot node where there is another. Ray itself starts nothing on a node that is to leave."""
 
 

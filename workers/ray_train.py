@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from api_schemas.exchange import Launch
+from api_schemas.exchange import TRAINING_NODES, Launch
 from workers.losses import cause_of_death
 from workers.restarts import RunFailed
 
@@ -25,7 +25,8 @@ class RayTrainRuns:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        options = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": _environment(launch)}}
+        environment = {"env_vars": _environment(launch)}
+        options = {"num_cpus": 0, "max_retries": 0, "label_selector": TRAINING_NODES, "runtime_env": environment}
         self._fit = ray.remote(_fit).options(**options)
         self._run: Any = None
 

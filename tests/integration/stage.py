@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from api_schemas.client import Client
-from api_schemas.errors import ServiceUnreachable
-from api_schemas.events import ServiceEvent, WorkerEvent
 from api_schemas.jobs import JobSpec
-from api_schemas.views import JobView, Phase, Resize
 from service.head import EmbeddedRay, NodeRecord
 from service.processes import Process, members, wait_until
+from tests.following import PATIENCE_S, FollowedJob, spec
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 150
-
-
-def spec(**changes: Any) -> dict[str, Any]:
-    """A job on one worker, of some seconds; `changes` replace or extend whole parts."""
-    made: dict[str, Any] = {
-        "name": "digits",
-        "recipe": {"name": "classify", "config": {"model": "mlp", "hidden": 256, "depth": 2}},
-        "optimizer": {"name": "adamw", "lr": 1e-3},
-        "schedule": {"budget": "300 base_steps", "warmup": "10 base_steps", "lr": "cosine"},
-        "ema": {"momentum": 0.99},
-        "batch": {"base": 64, "per_worker": 64},
-    }
-    return made | changes
 
 
 class Stage:
@@ -152,64 +136,12 @@ class Stage:
         return Job(self, self.client.submit(spec(**changes)).id)
 
 
-class Job:
-    """A job of the stage."""
+class Job(FollowedJob):
+    """A job of the stage, with its processes."""
 
     def __init__(self, stage: Stage, id: str) -> None:
+        super().__init__(lambda: stage.client, id)
         self.stage = stage
-        self.id = id
-
-    @property
-    def client(self) -> Client:
-        return self.stage.client
-
-    @property
-    def view(self) -> JobView:
-        return self.client.job(self.id)
-
-    def until(self, reached: Callable[[JobView], bool]) -> JobView:
-        """The view once it is so; a job that ends before is a failure of the test."""
-
-        def look() -> bool:
-            try:
-                view = self.view
-            except ServiceUnreachable:
-                return False
-            return reached(view) or view.status.is_terminal
-
-        assert wait_until(look, PATIENCE_S), self.story()
-        view = self.view
-        assert reached(view), self.story()
-        return view
-
-    def trains_on(self, workers: int) -> JobView:
-        """Once it trains on so many workers."""
-        return self.until(lambda view: view.workers == workers and view.status.phase is Phase.RUNNING)
-
-    def progresses(self, samples: int = 1000) -> JobView:
-        """Once it has seen so many samples more than now."""
-        now = self.view.progress.samples
-        return self.until(lambda view: view.progress.samples >= now + samples)
-
-    def ends(self, phase: Phase = Phase.SUCCEEDED) -> JobView:
-        view = self.until(lambda view: view.status.is_terminal)
-        assert view.status.phase is phase, self.story()
-        return view
-
-    def events(self) -> list[ServiceEvent | WorkerEvent]:
-        page = self.client.events(self.id, limit=1000)
-        found = list(page.items)
-        while page.next is not None:
-            page = self.client.events(self.id, after=page.next, limit=1000)
-            found += page.items
-        return found
-
-    def said(self, kind: str) -> list[Any]:
-        return [event for event in self.events() if event.type == kind]
-
-    def rows(self) -> list[Resize]:
-        """Its changes of size so far."""
-        return self.client.resizes(self.id, limit=1000).items
 
     def processes(self) -> dict[str, int]:
         """The process of each worker that lives, as its log says."""
@@ -236,23 +168,6 @@ class Job:
     def weights(self, name: str = "ema") -> Mapping[str, Tensor]:
         exported: dict[str, Tensor] = load_file(self.view.artifacts[f"{name}.safetensors"])
         return exported
-
-    def assert_exactly_once(self) -> None:
-        """Every event once and in order; every sample of the run once; every curve point once."""
-        view, ledger = self.view, self.client.ledger(self.id)
-        assert (ledger.samples_lost, ledger.samples_repeated) == (0, 0)
-        assert sum(epoch.samples for epoch in ledger.epochs) == view.progress.samples
-        told = [(event.incarnation, event.sequence) for event in self.events()]
-        for incarnation in {incarnation for incarnation, _ in told}:
-            numbers = [sequence for each, sequence in told if each == incarnation]
-            assert numbers == sorted(set(numbers))
-
-    def story(self) -> str:
-        """Everything that happened, for the report of a failed test."""
-        view = self.view
-        lines = [f"{view.status.phase}: {view.status.message}", view.status.traceback or ""]
-        lines += [str(event) for event in self.events()]
-        return "\n".join([*lines, *self.client.logs(self.id)])
 
 
 def _title(pid: int) -> str:

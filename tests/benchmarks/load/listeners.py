@@ -9,6 +9,8 @@ from typing import Any
 
 from tests.benchmarks.load.callers import Tally
 
+QUIET_S = 1.0
+"""Without a word for so long, all have heard what had happened before."""
 _CLOCK = re.compile(rb'"code":"clock","message":"([0-9.]+)"')
 
 
@@ -21,6 +23,7 @@ class Listener(asyncio.Protocol):
         self._since = since
         self._rest = b""
         self.heard = asyncio.Event()
+        self.heard_at = 0.0
         self.lost = False
 
     def connection_made(self, transport: Any) -> None:
@@ -30,6 +33,7 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.time()
         self.heard.set()
+        self.heard_at = now
         self._tally.bytes += len(data)
         text = self._rest + data
         whole = text.rfind(b"\n") + 1
@@ -54,4 +58,6 @@ async def listening(port: int, jobs: list[str], tally: Tally) -> list[Listener]:
         _, listener = await loop.create_connection(lambda job=job: Listener(job, tally, since), "127.0.0.1", port)
         made.append(listener)
     await asyncio.gather(*(listener.heard.wait() for listener in made))
+    while max(listener.heard_at for listener in made) > time.time() - QUIET_S:
+        await asyncio.sleep(QUIET_S / 5)
     return made

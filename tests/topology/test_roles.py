@@ -1,0 +1,94 @@
+"""The roles of the containers on machines of their own: jobs outlive what happens to machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from api_schemas.views import Phase
+from tests.following import FollowedJob, spec
+from tests.topology.cluster import Cluster
+
+NAMES = ("first", "second", "third")
+
+
+@pytest.fixture(scope="module")
+def running(topology: tuple[Cluster, str]) -> Cluster:
+    """Head, service and three workers."""
+    cluster, database_url = topology
+    cluster.start("head", "head")
+    for name in NAMES:
+        cluster.worker(name)
+    cluster.serve(database_url)
+    cluster.has_workers(*NAMES)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def job(running: Cluster) -> FollowedJob:
+    """One that trains on all three workers until it is told to stop."""
+    asked = spec(
+        recipe={"name": "classify", "config": {"model": "mlp", "hidden": 512, "depth": 2}},
+        schedule={"budget": "1000000 base_steps"},
+        elasticity={"workers": [1, 3]},
+        checkpoint={"every": "4 epochs"},
+    )
+    job = FollowedJob(lambda: running.client, running.client.submit(asked).id)
+    job.trains_on(3)
+    job.until(lambda _: bool(job.said("checkpoint_saved")))
+    return job
+
+
+def lost_nothing(job: FollowedJob) -> list[tuple[str, tuple[int, int]]]:
+    """Cause and sizes of each change so far."""
+    rows = job.rows()
+    assert all(row.steps_lost == row.samples_lost == 0 for row in rows), rows
+    return [(row.cause, row.workers) for row in rows]
+
+
+def test_a_worker_that_is_told_to_stop_leaves_after_its_jobs(running: Cluster, job: FollowedJob) -> None:
+    """As `docker compose up --scale worker=2` does."""
+    running.role("third").stop()
+    job.trains_on(2)
+    running.has_workers("first", "second")
+    running.worker("third")
+    job.trains_on(3)
+    assert lost_nothing(job)[-2][:2] == ("drain", (3, 2))
+    assert not job.said("rank_lost")
+
+
+def test_a_machine_is_lost_and_comes_back(running: Cluster, job: FollowedJob) -> None:
+    running.role("second").kill()
+    job.trains_on(2)
+    running.has_workers("first", "third")
+    running.worker("second")
+    job.trains_on(3)
+    assert lost_nothing(job)[-2] == ("rank_lost", (3, 2))
+
+
+def test_the_service_is_killed_and_started_again(
+    running: Cluster, job: FollowedJob, topology: tuple[Cluster, str]
+) -> None:
+    before = lost_nothing(job)
+    seen = job.progresses().progress.samples
+    running.role("service").kill()
+    running.serve(topology[1])
+    assert job.progresses().progress.samples > seen
+    running.has_workers(*NAMES)
+    assert lost_nothing(job) == before
+    job.assert_exactly_once()
+
+
+def test_the_end_of_a_job_is_in_the_bucket_and_comes_out_of_the_api(
+    running: Cluster, job: FollowedJob, tmp_path: Path
+) -> None:
+    job.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+    job.assert_exactly_once()
+    checkpoint = job.client.checkpoints(job.id).items[-1]
+    weights = next(file for file in checkpoint.files if file.startswith("ema-"))
+    assert load_file(job.client.download_checkpoint(job.id, checkpoint.name, weights, tmp_path / "ema"))
+    assert not (running.folder / "data" / "jobs").exists()
+    assert "w0" in "\n".join(job.client.logs(job.id))
