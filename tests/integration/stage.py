@@ -144,10 +144,10 @@ class Job(FollowedJob):
         self.stage = stage
 
     def processes(self) -> dict[str, int]:
-        """The process of each worker that lives, as its log says."""
+        """The process of each worker that lives, as its log says; one that is stopped is about to be killed."""
         lines = "\n".join(self.client.logs(self.id))
         found = re.findall(rf"worker (w\d+) of job {self.id}: process (\d+)", lines)
-        return {worker: int(pid) for worker, pid in found if Process.of(int(pid))}
+        return {worker: int(pid) for worker, pid in found if _runs(int(pid))}
 
     def ranks(self) -> dict[str, int]:
         """The same, once there are as many as train."""
@@ -168,6 +168,14 @@ class Job(FollowedJob):
     def weights(self, name: str = "ema") -> Mapping[str, Tensor]:
         exported: dict[str, Tensor] = load_file(self.view.artifacts[f"{name}.safetensors"])
         return exported
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "TXZ"
 
 
 def _title(pid: int) -> str:
