@@ -44,8 +44,8 @@ class Block(NamedTuple):
 def extend(database: Database, job_id: str) -> None:
     """Make the blocks that the job's curves have become long enough for."""
     with database.reading() as session:
-        names = session.exec(select(MetricRow.name).where(MetricRow.job_id == job_id).distinct()).all()
-    for name in names:
+        found = names(session, job_id)
+    for name in found:
         for level in range(len(SIZES)):
             while _extend(database, job_id, name, level):
                 pass
@@ -58,13 +58,22 @@ def void(session: Session, job_id: str, beyond: int) -> None:
 
 def outline(session: Session, job_id: str, name: str, start: int, stop: int | None, points: int) -> Points | None:
     """A curve from `start` to `stop` in at least so many points, the peaks among them; None: it is not long enough."""
-    level = _coarsest(session, job_id, name, start, stop, points)
-    if level is None:
-        return None
-    blocks = _blocks(session, job_id, name, level, start, stop)
-    before = measured(session, job_id, name, start, blocks[0].start - 1)
-    after = measured(session, job_id, name, blocks[-1].stop + 1, stop)
-    return [*before, *_extremes(blocks), *after]
+    for level in reversed(range(len(SIZES))):
+        blocks = _blocks(session, job_id, name, level, start, stop)
+        if 2 * len(blocks) >= points:
+            before = measured(session, job_id, name, start, blocks[0].start - 1)
+            after = measured(session, job_id, name, blocks[-1].stop + 1, stop)
+            return [*before, *_extremes(blocks), *after]
+    return None
+
+
+def names(session: Session, job_id: str, limit: int | None = None) -> Sequence[str]:
+    """The job's curves, in order: each is found by the one before, without reading their points."""
+    first = select(func.min(MetricRow.name).label("name")).where(MetricRow.job_id == job_id)
+    found = first.cte("names", recursive=True)
+    following = first.where(MetricRow.name > found.c.name).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.name.is_not(None)))
+    return session.exec(select(found.c.name).where(found.c.name.is_not(None)).limit(limit)).all()
 
 
 def measured(
@@ -82,17 +91,6 @@ def cut(parts: Sequence[Block], size: int) -> list[Block]:
     """A block of each `size` parts, as far as they go. Pure."""
     whole = len(parts) // size * size
     return [_merged(parts[at : at + size]) for at in range(0, whole, size)]
-
-
-def _coarsest(session: Session, job_id: str, name: str, start: int, stop: int | None, points: int) -> int | None:
-    """The level that has just enough."""
-    counted = select(BlockRow.level, func.count(col(BlockRow.start))).where(
-        BlockRow.job_id == job_id, BlockRow.name == name, BlockRow.start >= start
-    )
-    if stop is not None:
-        counted = counted.where(BlockRow.stop <= stop)
-    levels = session.exec(counted.group_by(col(BlockRow.level)))
-    return max((level for level, count in levels if 2 * count >= points), default=None)
 
 
 def _extend(database: Database, job_id: str, name: str, level: int) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from api_schemas.views import Curves
 from service import blocks
 from service.db import Database
 from service.jobs import found
-from service.tables import Job, MetricRow
+from service.tables import Job
 from service.thinning import thin
 
 MAX_NAMES = 100
@@ -59,8 +59,7 @@ def _names(session: Session, job_id: str, query: CurveQuery) -> Sequence[str]:
     found(session.exec(select(Job.id).where(Job.id == job_id)).first(), job_id)
     if query.name:
         return list(dict.fromkeys(query.name))
-    names = select(MetricRow.name).where(MetricRow.job_id == job_id).distinct()
-    return session.exec(names.order_by(col(MetricRow.name)).limit(MAX_NAMES)).all()
+    return blocks.names(session, job_id, MAX_NAMES)
 
 
 def _curve(session: Session, job_id: str, name: str, query: CurveQuery, points: int | None) -> blocks.Points:

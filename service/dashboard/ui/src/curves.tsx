@@ -6,7 +6,7 @@ import { Chart, type Line, type Mark, type Span } from "./chart";
 import type { Curves, Event, JobView, Point } from "./contract";
 import { Failure } from "./parts";
 
-const POINTS = 1000;
+const POINTS = 500; // of a curve: more than a chart has pixels for
 const MOST = 4 * POINTS; // a curve that grew longer is asked for anew, thinned out
 const EVALUATION = "evaluation/";
 
