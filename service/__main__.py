@@ -24,7 +24,7 @@ from service import tokens
 from service.actionlog import log_to_stderr
 from service.db import Database, UnusableDatabase, connect, migrate
 from service.head import HeadFailed
-from service.processes import end_with
+from service.processes import end_with, share_heaps
 from service.settings import Settings
 from service.storage import Folder
 from service.supervisor import AlreadyServed, serve
@@ -91,6 +91,7 @@ def api(
     from service.app import create_app
     from service.own_recipes import Reader
 
+    share_heaps(2)  # its handlers run in 40 threads
     settings = _begin(parent)
     config = uvicorn.Config(
         create_app(settings, _database(settings), read_recipe=Reader() if settings.read_recipes else None),

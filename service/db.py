@@ -113,8 +113,8 @@ def _sqlite(address: URL) -> Engine:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself: `_begin_sqlite` does
     # synchronous = full: what was acknowledged to a controller, which then forgets it, survives a power cut
-    # cache_size: 512 KiB of the 40 connections each; what they lack is in the system's own cache
-    for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on", "cache_size = -512"):
+    # cache_size: 256 KiB of the 40 connections each; what they lack is in the system's own cache
+    for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on", "cache_size = -256"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -14,7 +14,7 @@ from api_schemas.client import Client
 from api_schemas.errors import ServiceUnreachable
 from api_schemas.views import ClusterView
 from service.processes import wait_until
-from tests.postgres import postgres_server
+from tests.postgres import PostgresServer, postgres_server
 from tests.topology.hosts import Net, Running, network
 from tests.topology.images import Image
 from tests.topology.objects import object_store
@@ -24,19 +24,27 @@ RAY_PORT = 6379
 
 
 class Cluster:
-    """Head, service and workers, each on a machine of its own."""
+    """Head, services and workers, each on a machine of its own."""
 
-    def __init__(self, net: Net, folder: Path, images: Mapping[str, Image], shared: Mapping[str, str]) -> None:
-        """`shared`: what the environment of every role holds besides."""
-        self._net = net
+    def __init__(
+        self, net: Net, folder: Path, images: Mapping[str, Image], storage: Mapping[str, str], postgres: PostgresServer
+    ) -> None:
+        """`storage`: the variables by which the store of objects is used."""
         self.folder = folder
+        self.postgres = postgres
+        self._net = net
         self._images = images
         token = folder / "token"
         with open(os.open(token, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
-        ray_address = f"{net.machine('head').ip}:{RAY_PORT}"
-        self._shared = {**shared, "EMASCALE_RAY_ADDRESS": ray_address, "RAY_AUTH_TOKEN_PATH": str(token)}
+        self._shared = {
+            **storage,
+            "EMASCALE_STORAGE_URL": "s3://emascale/jobs",
+            "EMASCALE_RAY_ADDRESS": f"{net.machine('head').ip}:{RAY_PORT}",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+        }
         self._running: dict[str, Running] = {}
+        self._token = ""  # of the service, once somebody needs it
         self._client: Client | None = None
 
     @property
@@ -54,20 +62,22 @@ class Cluster:
         self._running[name] = Running(machine, image.role(role), environment, self.folder / f"{name}.log")
         return self._running[name]
 
-    def serve(self, database_url: str) -> Running:
-        """The service, for others than its own machine; it may have run before."""
+    def serve(self, database_url: str, name: str = "service") -> None:
+        """A service, for others than its own machine, and the one that `client` asks from now on."""
+        ip = self._net.machine(name).ip
         settings = {
-            "EMASCALE_HOST": "0.0.0.0",
+            "EMASCALE_HOST": ip,
             "EMASCALE_AUTH": "token",
-            "EMASCALE_ALLOWED_HOSTS": (ip := self._net.machine("service").ip),
+            "EMASCALE_ALLOWED_HOSTS": ip,
             "EMASCALE_DATABASE_URL": database_url,
-            "EMASCALE_DATA_FOLDER": str(self.folder / "data"),
+            "EMASCALE_DATA_FOLDER": str(self.folder / "data" / name),
         }
-        running = self.start("service", "service", **settings)
-        if self._client is None:
-            self._client = Client(f"http://{ip}:8000", token=self._make_token(settings))
+        self.start("service", name, **settings)
+        self._token = self._token or self._make_token(settings)
+        if self._client is not None:
+            self._client.close()
+        self._client = Client(f"http://{ip}:8000", token=self._token)
         self.until(lambda cluster: cluster.connected)
-        return running
 
     def role(self, name: str) -> Running:
         """What runs on the machine of this name."""
@@ -111,13 +121,13 @@ class Cluster:
 
 @contextmanager
 def cluster(images: Mapping[str, Image], postgres: Path, *, namespaces: bool) -> Iterator[tuple[Cluster, str]]:
-    """A cluster without roles yet, with an empty bucket; and the URL of an empty database."""
+    """A cluster without roles yet, with an empty bucket; and the URL of its empty database."""
     with ExitStack() as opened:
         folder = Path(opened.enter_context(TemporaryDirectory(prefix="emt-", dir="/tmp", ignore_cleanup_errors=True)))
         net = opened.enter_context(network(namespaces=namespaces))
         server = opened.enter_context(postgres_server(postgres))
         database_url = opened.enter_context(server.database())
-        access = opened.enter_context(object_store(net.here, folder / "objects"))
-        made = Cluster(net, folder, images, {**access, "EMASCALE_STORAGE_URL": "s3://emascale/jobs"})
+        storage = opened.enter_context(object_store(net.here, folder / "objects"))
+        made = Cluster(net, folder, images, storage, server)
         opened.callback(made.end)
         yield made, database_url

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
+from api_schemas.errors import Unavailable
 from api_schemas.views import Phase
 from tests.following import FollowedJob, spec
 from tests.topology.cluster import Cluster
 
 NAMES = ("first", "second", "third")
+OUTAGE_S = 10
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,27 @@ def test_the_service_is_killed_and_started_again(
     assert job.progresses().progress.samples > seen
     running.has_workers(*NAMES)
     assert lost_nothing(job) == before
+    job.assert_exactly_once()
+
+
+def test_another_service_takes_over(running: Cluster, job: FollowedJob, topology: tuple[Cluster, str]) -> None:
+    running.serve(topology[1], "standby")
+    job.progresses()
+    running.role("service").kill()
+    job.progresses()
+    job.client.resize(job.id, 2)
+    job.trains_on(2)
+    assert lost_nothing(job)[-1] == ("api", (3, 2))
+
+
+def test_an_outage_of_the_database(running: Cluster, job: FollowedJob) -> None:
+    seen = job.view.progress.samples
+    with running.postgres.stopped():
+        time.sleep(OUTAGE_S)
+        with pytest.raises(Unavailable):
+            job.client.job(job.id)
+    assert job.progresses().progress.samples > seen
+    lost_nothing(job)
     job.assert_exactly_once()
 
 
