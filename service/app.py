@@ -29,7 +29,7 @@ from service.routes.polls import Polls
 from service.settings import MIB, Settings, is_loopback
 from service.snapshots import Snapshots
 
-KEPT_BYTES = 8 * MIB
+KEPT_BYTES = 4 * MIB
 """Of encoded jobs, whole and as rows each: thousands."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from alembic import command
@@ -157,6 +158,8 @@ class Database:
         self._reader = engine.execution_options(**_ONE_VIEW[engine.dialect.name])
         self._glancer = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = engine.execution_options(writes=True)
+        self._turn = Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        """SQLite has one writer at a time; who waits for its file sleeps, and may be passed by again and again."""
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -174,6 +177,7 @@ class Database:
         """One transaction: committed at the end of the block, rolled back where it raises."""
         with (
             _answering(),
+            self._turn,
             Session(self._writer, expire_on_commit=False, info={"now": self.now}) as session,
             session.begin(),
         ):

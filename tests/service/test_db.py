@@ -130,13 +130,35 @@ def test_a_mistake_in_a_statement_is_no_outage(database: Database) -> None:
         session.execute(text("SELECT nothing FROM nowhere"))
 
 
-def test_a_file_that_stays_locked_is_unavailable(on_sqlite: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_process_locks_is_unavailable(
+    on_sqlite: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0)
-    database = Database(connect(on_sqlite), clock)
+    database, others = Database(connect(on_sqlite), clock), Database(connect(on_sqlite), clock)
     with database.writing() as session:
         session.execute(text("SELECT 1"))
-        with pytest.raises(Unavailable), database.writing() as another:
+        with pytest.raises(Unavailable), others.writing() as another:
             another.execute(text("SELECT 1"))
+    database.engine.dispose()
+    others.engine.dispose()
+
+
+def test_writers_of_one_process_wait_as_long_as_it_takes(
+    on_sqlite: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0)
+    database = Database(connect(on_sqlite), clock)
+
+    def write() -> None:
+        with database.writing() as session:
+            upsert(session, RecipeRow, [{"name": "r", "summary": "", "config_schema": {}}])
+
+    with ThreadPoolExecutor() as pool:
+        with database.writing():
+            waiting = pool.submit(write)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        waiting.result()
     database.engine.dispose()
 
 
