@@ -32,6 +32,7 @@ class Cluster:
         """`storage`: the variables by which the store of objects is used."""
         self.folder = folder
         self.postgres = postgres
+        self.objects = storage["AWS_ENDPOINT_URL"]
         self._net = net
         self._images = images
         token = folder / "token"

@@ -18,6 +18,8 @@ from typing import Protocol
 from service.processes import Process, end_session
 
 PATIENCE_S = 60
+ENDING_WITH_US = ("setpriv", "--pdeathsig=KILL")
+"""Whoever kills the tests ends what they run."""
 _WITHIN = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -93,7 +95,7 @@ class Running:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                machine.command(role),
+                [*ENDING_WITH_US, *machine.command(role)],
                 env={**environment, **machine.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -44,10 +45,9 @@ def copied(name: str) -> list[tuple[str, str]]:
 
 def installed(group: str, folder: Path) -> Path:
     """The Python of an image, made as the Dockerfile makes it; the folder of its commands."""
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    done = subprocess.run(
-        [IMAGES / "install", group, folder], env={"PATH": path, "HOME": "/root"}, capture_output=True, text=True
-    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{here()}:{os.defpath}"
+    done = subprocess.run([IMAGES / "install", group, folder], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "bin"
 

@@ -15,6 +15,7 @@ import httpx
 import yaml
 
 from service.processes import Process, end_session, wait_until
+from tests.topology.hosts import ENDING_WITH_US
 from tests.topology.images import ROOT
 
 PATIENCE_S = 60
@@ -28,7 +29,7 @@ def object_store(ip: str, folder: Path) -> Iterator[dict[str, str]]:
     keys = {"AWS_ACCESS_KEY_ID": secrets.token_hex(12), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(24)}
     with (folder.parent / "objects.log").open("wb") as log:
         started = subprocess.Popen(
-            [_weed(), *_command(ip, folder)],
+            [*ENDING_WITH_US, _weed(), *_command(ip, folder)],
             env={"HOME": str(folder), **keys},
             cwd=folder,
             stdin=subprocess.DEVNULL,

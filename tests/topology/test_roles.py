@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from safetensors.numpy import load_file
 
@@ -49,6 +50,11 @@ def lost_nothing(job: FollowedJob) -> list[tuple[str, tuple[int, int]]]:
     rows = job.rows()
     assert all(row.steps_lost == row.samples_lost == 0 for row in rows), rows
     return [(row.cause, row.workers) for row in rows]
+
+
+def test_without_keys_nobody_reads_what_jobs_wrote(running: Cluster, job: FollowedJob) -> None:
+    for path in ("", "/emascale", f"/emascale/jobs/{job.id}/"):
+        assert httpx.get(f"{running.objects}{path}").status_code == 403
 
 
 def test_a_worker_that_is_told_to_stop_leaves_after_its_jobs(running: Cluster, job: FollowedJob) -> None:
