@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.buckets import Bucket, access, s3_server
 
@@ -21,16 +23,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes (`-n 2`) one runs all tests that start a cluster, and those first; else a file at a time."""
+    """In one of several processes (`-n 2`) those that start a cluster come first."""
     if config.getoption("topology"):
         others = [item for item in items if _kind(item) != "topology"]
-        items[:] = [item for item in items if item not in others]
+        items[:] = [item for item in items if _kind(item) == "topology"]
         config.hook.pytest_deselected(items=others)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _kind(item) not in WITH_CLUSTERS)
-        for item in items:
-            clusters = _kind(item) in WITH_CLUSTERS
-            item.add_marker(pytest.mark.xdist_group("clusters" if clusters else str(item.path)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Two clusters at once would fight for the cores."""
+
+    class OneHasTheClusters(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            """What is run by one process: all with this answer."""
+            file = nodeid.partition("::")[0]
+            return "clusters" if file.split("/")[1] in WITH_CLUSTERS else file
+
+    return OneHasTheClusters(config, log)
 
 
 def _kind(item: pytest.Item) -> str:
