@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expect
 
 from api_schemas.tokens import NewToken, Scope, TokenRequest
 from service import tokens
@@ -180,6 +180,26 @@ def test_a_token_that_is_revoked_ends_the_session_and_loses_nothing_that_was_typ
     expect(page.get_by_role("region", name="Sizes")).to_be_visible()
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("half a job")
+
+
+def test_what_was_refused_before_somebody_signed_in_is_asked_for_again(screen: Screen, token: NewToken) -> None:
+    refused: list[tuple[Route, APIResponse]] = []
+
+    def hold_the_first(route: Route) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append((route, route.fetch()))
+
+    screen.page.route("**/v1/recipes", hold_the_first)
+    page = screen.go("/new")
+    sign_in(page, token.secret)
+    expect(question(page)).to_have_count(0)
+    route, answer = refused[0]
+    assert answer.status == 401
+    route.fulfill(response=answer)
+    expect(page.get_by_label("name", exact=True).first).to_be_visible(timeout=10_000)
+    expect(question(page)).to_have_count(0)
 
 
 def test_a_stream_of_a_revoked_token_brings_the_question(

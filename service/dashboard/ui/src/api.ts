@@ -1,7 +1,7 @@
 /** Requests to the service. Repeated GETs are conditional by themselves: the browser keeps the ETag, and reads a 304. */
 import type { FieldError } from "./contract";
 import { lost } from "./presence";
-import { ended } from "./session";
+import { ended, present } from "./session";
 
 interface Problem {
   code: string;
@@ -60,9 +60,13 @@ export function remove(path: string): Promise<void> {
 
 /** The answer itself, once it is a success. Throws Refused or Away. */
 export async function open(path: string, init: RequestInit): Promise<Response> {
+  const session = present();
   const response = await reach(path, init);
   if (response.ok) return response;
-  if (response.status === 401) ended();
+  if (response.status === 401) {
+    if (session !== present()) return open(path, init); // somebody signed in while it was under way
+    ended();
+  }
   if (!response.headers.get("content-type")?.includes("json")) throw gone();
   throw new Refused(response.status, (await response.json()) as Problem);
 }

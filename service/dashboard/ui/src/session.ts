@@ -7,6 +7,7 @@ import { useAway } from "./presence";
 
 const listeners = new Set<() => void>();
 let out = false;
+let sessions = 0; // begun so far
 
 /** The service refused whatever it was asked for want of a valid token. */
 export function ended(): void {
@@ -14,7 +15,13 @@ export function ended(): void {
 }
 
 export function begun(): void {
+  sessions += 1;
   tell(false);
+}
+
+/** Another number after each sign-in: what was refused under an earlier one says nothing of the present one. */
+export function present(): number {
+  return sessions;
 }
 
 export function isOut(): boolean {
