@@ -47,8 +47,8 @@ def extend(database: Database, job_id: str) -> None:
         found = names(session, job_id)
     for name in found:
         for level in range(len(SIZES)):
-            while _extend(database, job_id, name, level):
-                pass
+            if not _grow(database, job_id, name, level):
+                break  # the levels above are made of this one
 
 
 def void(session: Session, job_id: str, beyond: int) -> None:
@@ -93,11 +93,19 @@ def cut(parts: Sequence[Block], size: int) -> list[Block]:
     return [_merged(parts[at : at + size]) for at in range(0, whole, size)]
 
 
-def _extend(database: Database, job_id: str, name: str, level: int) -> bool:
-    """Whether there is more to do."""
+def _grow(database: Database, job_id: str, name: str, level: int) -> int:
+    """Make what a level lacks; how many blocks that were."""
+    made = 0
+    while new := _extend(database, job_id, name, level):
+        made += new
+    return made
+
+
+def _extend(database: Database, job_id: str, name: str, level: int) -> int:
+    """Make the next blocks of a level; how many they are."""
     with database.writing() as session:
         if lock(session, Job, job_id) is None:
-            return False
+            return 0
         here = (BlockRow.job_id == job_id, BlockRow.name == name, BlockRow.level == level)
         last = session.exec(select(func.max(BlockRow.stop)).where(*here)).one()
         beyond = 0 if last is None else last + 1
@@ -105,10 +113,11 @@ def _extend(database: Database, job_id: str, name: str, level: int) -> bool:
             parts = _blocks(session, job_id, name, level - 1, beyond, None, AT_ONCE)
         else:
             parts = [Block.of(*point) for point in measured(session, job_id, name, beyond, None, AT_ONCE)]
-        if blocks := cut(parts, SIZES[level]):
+        blocks = cut(parts, SIZES[level])
+        if blocks:
             key = {"job_id": job_id, "name": name, "level": level}
             session.execute(insert(BlockRow), [key | block._asdict() for block in blocks])
-        return len(parts) == AT_ONCE
+        return len(blocks)
 
 
 def _blocks(
@@ -119,7 +128,7 @@ def _blocks(
     rows = rows.where(BlockRow.start >= start)
     if stop is not None:
         rows = rows.where(BlockRow.stop <= stop)
-    columns = rows.with_only_columns(*(col(getattr(BlockRow, name)) for name in Block._fields))
+    columns = rows.with_only_columns(*(col(getattr(BlockRow, field)) for field in Block._fields))
     return [Block(*row) for row in session.execute(columns.order_by(col(BlockRow.start)).limit(limit))]
 
 

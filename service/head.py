@@ -151,7 +151,7 @@ class EmbeddedRay:
         with log.open("wb") as output:
             starter = subprocess.Popen(
                 [_ray(), "start", *flags, *_common_flags(record.folder / ip, ip)],
-                env={**self._environment, **self.access(), **_NODE_ENVIRONMENT},
+                env={**self._environment, **self.access(), **NODE_ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -171,7 +171,7 @@ class EmbeddedRay:
         aside.replace(self._file)
 
 
-_NODE_ENVIRONMENT = {
+NODE_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a worker is a process per slot: more threads would fight for the same CPUs
     "RAY_health_check_period_ms": "500",  # a node that went is noticed within 3 s instead of 15
     "RAY_timeout_ms_task_wait_for_death_info": "100",  # a worker that went with its node is noticed before the node ...

@@ -9,6 +9,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.buckets import Bucket, access, s3_server
+from tests.postgres import HOW_TO_GET_IT as NO_POSTGRES
+from tests.postgres import binaries
 
 _numbers = count(1)
 HERE = Path(__file__).parent
@@ -63,6 +65,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def s3_endpoint() -> Iterator[str]:
     with s3_server() as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> Path:
+    """The folder of a PostgreSQL server's programs; where there is none, the tests that need it are skipped."""
+    found = binaries()
+    if found is None:
+        pytest.skip(NO_POSTGRES)
+    return found
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY api_schemas api_schemas
 COPY deploy/images/install deploy/images/install
-RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install service /opt/venv
+RUN --mount=type=cache,target=/var/cache/pip \
+    PIP_CACHE_DIR=/var/cache/pip deploy/images/install service /opt/venv
 
 FROM python:${PYTHON}
 RUN useradd --uid 10001 --create-home emascale && install --directory --owner=emascale /data

@@ -12,8 +12,8 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY api_schemas api_schemas
 COPY deploy/images/install deploy/images/install
-RUN --mount=type=cache,target=/root/.cache/pip \
-    PIP_EXTRA_INDEX_URL="${TORCH_INDEX}" deploy/images/install workers /opt/venv
+RUN --mount=type=cache,target=/var/cache/pip \
+    PIP_CACHE_DIR=/var/cache/pip PIP_EXTRA_INDEX_URL="${TORCH_INDEX}" deploy/images/install workers /opt/venv
 
 FROM python:${PYTHON}
 # The data set of some examples. Debian keeps one version of it: there is nothing to pin.

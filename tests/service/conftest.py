@@ -12,7 +12,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
-from tests.postgres import HOW_TO_GET_IT, PostgresServer, binaries, postgres_server
+from tests.postgres import PostgresServer, postgres_server
 from tests.service.scene import Scene
 from tests.service.world import ADDRESS, Clock, InProcess, World
 from tests.serving import served
@@ -29,11 +29,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    found = binaries()
-    if found is None:
-        pytest.skip(HOW_TO_GET_IT)
-    with postgres_server(found) as server:
+def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
+    with postgres_server(postgres_binaries) as server:
         yield server
 
 

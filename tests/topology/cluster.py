@@ -27,11 +27,18 @@ class Cluster:
     """Head, services and workers, each on a machine of its own."""
 
     def __init__(
-        self, net: Net, folder: Path, images: Mapping[str, Image], storage: Mapping[str, str], postgres: PostgresServer
+        self,
+        net: Net,
+        folder: Path,
+        images: Mapping[str, Image],
+        storage: Mapping[str, str],
+        postgres: PostgresServer,
+        database_url: str,
     ) -> None:
-        """`storage`: the variables by which the store of objects is used."""
+        """`storage`: the variables by which the store of objects is used. The database and the bucket are empty."""
         self.folder = folder
         self.postgres = postgres
+        self._database_url = database_url
         self.objects = storage["AWS_ENDPOINT_URL"]
         self._net = net
         self._images = images
@@ -58,19 +65,25 @@ class Cluster:
         image = self._images["worker" if role == "worker" else "service"]
         sessions = self.folder / name
         sessions.mkdir(exist_ok=True)
-        environment = {**image.environment(), **self._shared, **settings, "HOME": "/root", "RAY_TMPDIR": str(sessions)}
+        environment = {
+            **image.environment(),
+            **self._shared,
+            **settings,
+            "HOME": str(sessions),
+            "RAY_TMPDIR": str(sessions),
+        }
         machine = self._net.machine(name)
         self._running[name] = Running(machine, image.role(role), environment, self.folder / f"{name}.log")
         return self._running[name]
 
-    def serve(self, database_url: str, name: str = "service") -> None:
+    def serve(self, name: str = "service") -> None:
         """A service, for others than its own machine, and the one that `client` asks from now on."""
         ip = self._net.machine(name).ip
         settings = {
             "EMASCALE_HOST": ip,
             "EMASCALE_AUTH": "token",
             "EMASCALE_ALLOWED_HOSTS": ip,
-            "EMASCALE_DATABASE_URL": database_url,
+            "EMASCALE_DATABASE_URL": self._database_url,
             "EMASCALE_DATA_FOLDER": str(self.folder / "data" / name),
         }
         self.start("service", name, **settings)
@@ -121,14 +134,14 @@ class Cluster:
 
 
 @contextmanager
-def cluster(images: Mapping[str, Image], postgres: Path, *, namespaces: bool) -> Iterator[tuple[Cluster, str]]:
-    """A cluster without roles yet, with an empty bucket; and the URL of its empty database."""
+def cluster(images: Mapping[str, Image], postgres: Path, *, namespaces: bool) -> Iterator[Cluster]:
+    """A cluster without roles yet."""
     with ExitStack() as opened:
         folder = Path(opened.enter_context(TemporaryDirectory(prefix="emt-", dir="/tmp", ignore_cleanup_errors=True)))
         net = opened.enter_context(network(namespaces=namespaces))
         server = opened.enter_context(postgres_server(postgres))
         database_url = opened.enter_context(server.database())
         storage = opened.enter_context(object_store(net.here, folder / "objects"))
-        made = Cluster(net, folder, images, storage, server)
+        made = Cluster(net, folder, images, storage, server, database_url)
         opened.callback(made.end)
-        yield made, database_url
+        yield made

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.postgres import HOW_TO_GET_IT, binaries
 from tests.topology.cluster import Cluster, cluster
 from tests.topology.hosts import namespaces_permitted
 from tests.topology.images import Image, here, installed, laid_out
@@ -19,10 +19,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
 
 
 @pytest.fixture(scope="module")
-def topology(images: dict[str, Image]) -> Iterator[tuple[Cluster, str]]:
-    """A cluster without roles yet, and the URL of its empty database."""
-    found = binaries()
-    if found is None:
-        pytest.skip(HOW_TO_GET_IT)
-    with cluster(images, found, namespaces=namespaces_permitted()) as made:
+def topology(images: dict[str, Image], postgres_binaries: Path) -> Iterator[Cluster]:
+    """A cluster without roles yet."""
+    with cluster(images, postgres_binaries, namespaces=namespaces_permitted()) as made:
         yield made

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.head import NODE_ENVIRONMENT
 from service.settings import Settings
 from tests.topology.images import IMAGES, ROOT, Image, copied
 
@@ -29,12 +30,11 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
-def checked(*command: str | Path, environment: dict[str, str] | None = None) -> str:
-    """What a program of this Python's folder says where it finds nothing wrong."""
+def checked(*command: str | Path) -> None:
+    """That a program of this Python's folder finds nothing wrong."""
     program = Path(sys.executable).parent / command[0]
-    done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -134,6 +134,13 @@ def test_a_role_without_what_it_needs_says_so(role: str, given: dict[str, str], 
     assert done.returncode == 2
     assert done.stderr.startswith(f"{role}: {named}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_nodes_in_containers_and_on_one_machine_are_alike() -> None:
+    given = {"PATH": os.defpath, "EMASCALE_RAY_ADDRESS": "head:6379", "RAY_AUTH_TOKEN": "any"}
+    said = subprocess.run(["bash", "-c", f"source {ROLES}/node.sh && env"], env=given, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert {f"{name}={value}" for name, value in NODE_ENVIRONMENT.items()} <= set(said.stdout.splitlines())
 
 
 @pytest.mark.parametrize("role", ["head", "worker", "service"])

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
 from tests.following import FollowedJob, spec
-from tests.postgres import HOW_TO_GET_IT, binaries
 from tests.topology.cluster import cluster
 from tests.topology.images import Image
 
 
-def test_a_job_trains_across_loopback_addresses(images: dict[str, Image]) -> None:
-    found = binaries()
-    if found is None:
-        pytest.skip(HOW_TO_GET_IT)
-    with cluster(images, found, namespaces=False) as (made, database_url):
+def test_a_job_trains_across_loopback_addresses(images: dict[str, Image], postgres_binaries: Path) -> None:
+    with cluster(images, postgres_binaries, namespaces=False) as made:
         made.start("head", "head")
         for name in ("first", "second"):
             made.worker(name)
-        made.serve(database_url)
+        made.serve()
         made.has_workers("first", "second")
         asked = spec(elasticity={"workers": [2, 2]}, checkpoint={"every": "4 epochs"})
         job = FollowedJob(lambda: made.client, made.client.submit(asked).id)

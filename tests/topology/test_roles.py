@@ -19,15 +19,14 @@ OUTAGE_S = 10
 
 
 @pytest.fixture(scope="module")
-def running(topology: tuple[Cluster, str]) -> Cluster:
+def running(topology: Cluster) -> Cluster:
     """Head, service and three workers."""
-    cluster, database_url = topology
-    cluster.start("head", "head")
+    topology.start("head", "head")
     for name in NAMES:
-        cluster.worker(name)
-    cluster.serve(database_url)
-    cluster.has_workers(*NAMES)
-    return cluster
+        topology.worker(name)
+    topology.serve()
+    topology.has_workers(*NAMES)
+    return topology
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +51,13 @@ def lost_nothing(job: FollowedJob) -> list[tuple[str, tuple[int, int]]]:
     return [(row.cause, row.workers) for row in rows]
 
 
+def job_goes_on_without_it_and_grows_when_it_is_back(running: Cluster, job: FollowedJob, name: str) -> None:
+    job.trains_on(2)
+    running.has_workers(*(other for other in NAMES if other != name))
+    running.worker(name)
+    job.trains_on(3)
+
+
 def test_without_keys_nobody_reads_what_jobs_wrote(running: Cluster, job: FollowedJob) -> None:
     for path in ("", "/emascale", f"/emascale/jobs/{job.id}/"):
         assert httpx.get(f"{running.objects}{path}").status_code == 403
@@ -60,38 +66,30 @@ def test_without_keys_nobody_reads_what_jobs_wrote(running: Cluster, job: Follow
 def test_a_worker_that_is_told_to_stop_leaves_after_its_jobs(running: Cluster, job: FollowedJob) -> None:
     """As `docker compose up --scale worker=2` does."""
     running.role("third").stop()
-    job.trains_on(2)
-    running.has_workers("first", "second")
-    running.worker("third")
-    job.trains_on(3)
+    job_goes_on_without_it_and_grows_when_it_is_back(running, job, "third")
     assert lost_nothing(job)[-2][:2] == ("drain", (3, 2))
     assert not job.said("rank_lost")
 
 
 def test_a_machine_is_lost_and_comes_back(running: Cluster, job: FollowedJob) -> None:
     running.role("second").kill()
-    job.trains_on(2)
-    running.has_workers("first", "third")
-    running.worker("second")
-    job.trains_on(3)
+    job_goes_on_without_it_and_grows_when_it_is_back(running, job, "second")
     assert lost_nothing(job)[-2] == ("rank_lost", (3, 2))
 
 
-def test_the_service_is_killed_and_started_again(
-    running: Cluster, job: FollowedJob, topology: tuple[Cluster, str]
-) -> None:
+def test_the_service_is_killed_and_started_again(running: Cluster, job: FollowedJob) -> None:
     before = lost_nothing(job)
     seen = job.progresses().progress.samples
     running.role("service").kill()
-    running.serve(topology[1])
+    running.serve()
     assert job.progresses().progress.samples > seen
     running.has_workers(*NAMES)
     assert lost_nothing(job) == before
     job.assert_exactly_once()
 
 
-def test_another_service_takes_over(running: Cluster, job: FollowedJob, topology: tuple[Cluster, str]) -> None:
-    running.serve(topology[1], "standby")
+def test_another_service_takes_over(running: Cluster, job: FollowedJob) -> None:
+    running.serve("standby")
     job.progresses()
     running.role("service").kill()
     job.progresses()
