@@ -72,9 +72,13 @@ class Member:
             )
 
     def announce(self, plan: Plan) -> None:
-        """Enter this generation, or leave with it, at the next boundary; in place of one that was announced before."""
+        """Enter this generation, or leave with it, at the next boundary; in place of an earlier one.
+
+        Every call has a thread of its own, so that an earlier announcement may come after a later one.
+        """
         with self._changed:
-            if plan.generation <= max(self._broken, self._plan.generation if self._plan else 0):
+            known = [each.generation for each in (self._plan, self._next) if each]
+            if plan.generation <= max([self._broken, *known]):
                 return
             self._next = plan
             self._changed.notify_all()

@@ -182,8 +182,8 @@ def test_a_survivor_that_dies_before_the_next_generation_trains(tmp_path: Path, 
         await theatre.trains(*theatre.training())
 
     theatre = perform(script, tmp_path)
+    check_nothing_lost(theatre, dead=2)
     assert set(theatre.training()) - {"w4", "w5", "w6"} == {"w0", "w2", "w3"} - {second}
-    check_nothing_lost(theatre)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -199,9 +199,9 @@ def test_a_joiner_that_dies_while_it_joins_stops_nobody(tmp_path: Path, moment: 
         await theatre.trains(*theatre.training())
 
     theatre = perform(script, tmp_path)
+    check_nothing_lost(theatre, dead=1)
     assert "w0" in theatre.training()
     assert "w1" not in theatre.training()
-    check_nothing_lost(theatre)
 
 
 def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path) -> None:
@@ -219,11 +219,14 @@ def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path) -> None:
         await theatre.trains(*theatre.training())
 
     theatre = perform(script, tmp_path)
+    check_nothing_lost(theatre, dead=4)
     assert set(theatre.training()).isdisjoint({"w1", "w2", "w3", "w4"})
-    check_nothing_lost(theatre)
 
 
-def check_nothing_lost(theatre: Theatre) -> None:
+def check_nothing_lost(theatre: Theatre, *, dead: int) -> None:
+    """And nobody but those who died was given up."""
+    lost = [event["reason"] for event in theatre.told("rank_lost")]
+    assert len(lost) == dead, lost
     assert theatre.told("rollback") == []
     assert all(event["samples_lost"] == event["steps_lost"] == 0 for event in theatre.told("resized"))
     assert all(event["pause_s"] < PATIENCE_S for event in theatre.told("resized"))
