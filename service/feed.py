@@ -18,6 +18,7 @@ from service import events
 from service.channels import CHUNK, OUTAGE_POLL_S, Channels, Said, message
 from service.db import Database
 from service.jobs import found
+from service.standing import Standing
 from service.tables import Job
 from service.validation import invalid
 
@@ -35,22 +36,28 @@ def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
     )
 
 
-async def stream(channels: Channels, database: Database, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
+async def stream(
+    channels: Channels, database: Database, job_id: str, after: int, standing: Standing | None = None
+) -> AsyncGenerator[bytes, None]:
     """Every event after the cursor, then those that happen, as server-sent events; ends once the job has ended and all
-    is said.
+    is said. With a `standing` also what is new in the job's view, as often as that says.
 
-    The id of each message is the cursor that leads to the next one. A job that is deleted ends the stream; a database
-    that does not answer is waited for. Who is behind what the channel keeps reads the database until he is not.
+    The id of each message is the cursor that leads to the next one; a view has none. A job that is deleted ends the
+    stream; a database that does not answer is waited for. Who is behind what the channel keeps reads the database until
+    he is not.
     """
     with channels.joined(job_id) as channel:
         while True:
             news = channel.news()
             said, after, over = channel.since(after) or await _read(database, job_id, after)
+            due_s = standing.due_s(channel.revision) if standing else None
+            if standing and (over or due_s == 0):
+                said, due_s = said + await standing.news(), None
             if said:
                 yield said
             if over:
                 return
-            if not said and not await _within(KEEPALIVE_S, news):
+            if not said and not await _within(min(KEEPALIVE_S, due_s or KEEPALIVE_S), news) and due_s is None:
                 yield KEEPALIVE_COMMENT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -18,6 +19,8 @@ from service.routes.accept import EventStream, EventStreamRoute
 from service.routes.conditional import AcceptEncoding, whole
 from service.routes.jobs import JobId
 from service.routes.parameters import NONE
+from service.routes.polls import view
+from service.standing import Standing
 from service.storage import Folder
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"], responses={"default": {"model": Problem}})
@@ -34,11 +37,12 @@ class PageQuery(BaseModel):
 
 
 class StreamQuery(BaseModel):
-    """Where a stream begins; it has no pages."""
+    """Where a stream begins, and what it tells; it has no pages."""
 
     model_config = ConfigDict(extra="forbid")
 
     after: str | None = None
+    view: bool = False
 
 
 class LogQuery(BaseModel):
@@ -65,14 +69,21 @@ async def _cursor(
 
 
 @streams.get("/events")
-async def stream(job_id: JobId, context: ContextDep, after: Annotated[int, Depends(_cursor)]) -> Response:
+async def stream(
+    job_id: JobId, context: ContextDep, query: Annotated[StreamQuery, Query()], after: Annotated[int, Depends(_cursor)]
+) -> Response:
     """Events as they happen."""
-    return EventStream(feed.stream(context.channels, context.database, job_id, after))
+    standing = Standing(partial(view, context, job_id)) if query.view else None
+    return EventStream(feed.stream(context.channels, context.database, job_id, after, standing))
 
 
 @router.get("/events")
 def events(job_id: JobId, query: Annotated[PageQuery, Query()], database: DatabaseDep) -> EventPage:
-    """Events, oldest first. With `Accept: text/event-stream` a live stream that `Last-Event-ID` resumes."""
+    """Events, oldest first. With `Accept: text/event-stream` a live stream that `Last-Event-ID` resumes.
+
+    A stream that is asked for with `?view=true` also says how the job stands, in messages of the type `view` and
+    without an id: first the whole view, then those of its fields that are new.
+    """
     return feed.page(database, job_id, feed.cursor(query.after, "?after"), query.limit)
 
 

@@ -61,8 +61,19 @@ async def answer(context: Context, job_id: str, if_none_match: str | None, accep
     revision = await context.revisions.of(job_id)
     if known := unchanged(etag(revision), if_none_match):
         return known
+    revision, text = await _text(context, job_id, revision)
+    return whole(text, etag(revision), accept_encoding)
+
+
+async def view(context: Context, job_id: str) -> tuple[int, bytes]:
+    """The job's revision, and its view as JSON. Raises NotFound, Unavailable."""
+    return await _text(context, job_id, await context.revisions.of(job_id))
+
+
+async def _text(context: Context, job_id: str, revision: int) -> tuple[int, bytes]:
+    """The view of that revision, or of a later one."""
     text = context.views.get(job_id, revision)
     if text is None:
         revision, text = await context.texts.of(job_id)
         context.views.put(job_id, revision, text)
-    return whole(text, etag(revision), accept_encoding)
+    return revision, text

@@ -259,6 +259,24 @@ def test_a_service_that_goes_and_comes_back(stage: Stage, browser: Browser) -> N
     screen.close()
 
 
+def test_the_page_of_a_job_that_trains_hears_what_is_new_and_asks_for_nothing_whole(
+    stage: Stage, screen: Screen
+) -> None:
+    asked: list[str] = []
+    screen.page.on("request", lambda request: asked.append(request.url.removeprefix(stage.address)))
+    job = stage.submit(name="watched", elasticity={"workers": [1, 2]}, **LONG)
+    page = screen.go(f"/jobs/{job.id}")
+    progress = page.get_by_text(re.compile(r"^[\d\s]+ of [\d\s]+ samples$"))
+    for _ in range(3):
+        seen = progress.text_content() or ""
+        expect(progress).not_to_have_text(seen)
+    stage.client.cancel(job.id)
+    expect(page.get_by_text("cancelled", exact=True)).to_be_visible()
+    trained = asked[: asked.index(f"/v1/jobs/{job.id}")] if f"/v1/jobs/{job.id}" in asked else asked
+    assert len([path for path in trained if "/metrics?" in path]) > 2, "curves grow by what is new"
+    assert asked.count(f"/v1/jobs/{job.id}") <= 1, "at most once, when the stream has ended"
+
+
 def test_where_no_stream_gets_through_it_asks(stage: Stage, screen: Screen, ended: Job) -> None:
     screen.page.route("**/v1/**", without_streams)
     page = screen.go("/jobs")

@@ -79,9 +79,8 @@ def token(database: Database) -> NewToken:
     return made(database, "ada")
 
 
-def made(database: Database, name: str) -> NewToken:
-    asked = TokenRequest(name=name, scope=Scope.SUBMIT)
-    return tokens.create(database, asked)
+def made(database: Database, name: str, scope: Scope = Scope.SUBMIT) -> NewToken:
+    return tokens.create(database, TokenRequest(name=name, scope=scope))
 
 
 def submit(address: str, token: NewToken, name: str) -> str:
@@ -218,6 +217,25 @@ def test_a_stream_of_a_revoked_token_brings_the_question(
     expect(page.get_by_role("row").filter(has_text="unseen")).to_be_visible()
     submit(address, other, "heard")
     expect(page.get_by_role("row").filter(has_text="heard")).to_be_visible()
+
+
+def test_who_may_only_look_is_offered_nothing_else(
+    screen: Screen, address: str, database: Database, token: NewToken
+) -> None:
+    reader = made(database, "grace", Scope.READ)
+    page = screen.go("/jobs")
+    sign_in(page, reader.secret)
+    expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    expect(page.get_by_role("link", name="New job")).to_have_count(0)
+    expect(page.get_by_role("link", name="Make the first one")).to_have_count(0)
+    job = submit(address, token, "looked at")
+    page.get_by_role("link", name="looked at").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("looked at")
+    for name in ("Resize", "Pause", "Cancel job", "Use as template"):
+        expect(page.get_by_text(name, exact=True)).to_have_count(0)
+    screen.shown("reader")
+    screen.go(f"/new?from={job}")
+    expect(page.get_by_text("Your token is for looking")).to_be_visible()
 
 
 @needs_axe

@@ -144,3 +144,47 @@ def test_a_wrong_parameter_is_named(world: World, query: str, headers: dict[str,
     job = ended(world)
     response = world.http.get(f"/v1/jobs/{job}/events{query}", headers=LIVE | headers)
     assert list(pointers(response)) == [pointer]
+
+
+# How the job stands, beside its events
+
+
+def views(wire: httpx.Client, job: str, query: str = "?view=true") -> Iterator[dict[str, Any]]:
+    """What each message of the type `view` holds, as they come."""
+    with wire.stream("GET", f"/v1/jobs/{job}/events{query}", headers=LIVE) as response:
+        kind = ""
+        for line in lines(response.iter_text()):
+            name, _, value = line.partition(": ")
+            if name == "data" and kind == "view":
+                yield httpx.Response(200, text=value).json()
+            kind = value if name == "event" else "" if not line else kind
+
+
+def test_a_stream_of_the_view_begins_with_the_whole_of_it(world: World, wire: httpx.Client) -> None:
+    job = ended(world)
+    assert list(views(wire, job)) == [world.get(f"/v1/jobs/{job}")]
+
+
+def test_then_it_tells_what_is_new_and_nothing_else(world: World, wire: httpx.Client) -> None:
+    controller = world.run()
+    job = controller.job
+    stream = views(wire, job)
+    told = next(stream)
+    assert told == world.get(f"/v1/jobs/{job}")
+    controller.report(resized(64, (2, 3)))
+    told |= (new := next(stream))
+    assert told == world.get(f"/v1/jobs/{job}")
+    assert {"workers", "revision"} <= set(new)
+    assert not {"spec", "name", "created_at"} & set(new)
+    controller.report(finished("succeeded"))
+    for new in stream:
+        told |= new
+    assert told == world.get(f"/v1/jobs/{job}")
+
+
+def test_events_alone_come_without_the_view(world: World, wire: httpx.Client) -> None:
+    job = ended(world)
+    assert list(views(wire, job, "")) == []
+    both = heard(wire, job, "?view=true")
+    assert [message for message in both if '"sequence":' in message.data] == heard(wire, job)
+    assert len(both) == len(heard(wire, job)) + 1

@@ -7,15 +7,18 @@ import { hasEnded, type Change, type JobView, type ResizeRequest } from "./contr
 import { Dialog } from "./dialog";
 import { Failure, useSettled } from "./parts";
 import { go } from "./route";
+import { useMayChange } from "./signin";
 
 type Question = "resize" | "pause" | "cancel" | "delete";
 
 export function Actions({ job }: { job: JobView }): ReactNode {
   const [asked, setAsked] = useState<Question | null>(null);
+  const mayChange = useMayChange();
   const close = (): void => setAsked(null);
   const { phase } = job.status;
   const ended = hasEnded(phase);
   const stopping = phase === "cancelling";
+  if (!mayChange) return null;
   return (
     <div className="actions">
       {phase === "paused" && <Resume job={job} />}

@@ -6,12 +6,12 @@ import { JobScreen } from "./job";
 import { JobsScreen } from "./jobs";
 import { useAway } from "./presence";
 import { usePlace, type Place } from "./route";
-import { SignIn, SignOut } from "./signin";
+import { SignIn, SignOut, useMayChange } from "./signin";
 import { toggle, useTheme } from "./theme";
 
 const SCREENS = [
   { name: "jobs", label: "Jobs" },
-  { name: "new", label: "New job" },
+  { name: "new", label: "New job", changes: true },
   { name: "cluster", label: "Cluster" },
 ];
 
@@ -50,6 +50,7 @@ function Screen({ place }: { place: Place }): ReactNode {
 }
 
 function Header({ current, onSkip }: { current: string; onSkip: () => void }): ReactNode {
+  const mayChange = useMayChange();
   return (
     <header className="top">
       <button className="skip" onClick={onSkip}>
@@ -59,7 +60,7 @@ function Header({ current, onSkip }: { current: string; onSkip: () => void }): R
         emascale
       </a>
       <nav aria-label="Screens">
-        {SCREENS.map(({ name, label }) => (
+        {SCREENS.filter(({ changes }) => mayChange || !changes).map(({ name, label }) => (
           <a key={name} href={`#/${name}`} aria-current={name === current ? "page" : undefined}>
             {label}
           </a>

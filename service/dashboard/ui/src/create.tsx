@@ -8,6 +8,7 @@ import { Failure, useSettled, useTitle } from "./parts";
 import { RecipeFields } from "./recipe";
 import { go } from "./route";
 import { inner, isData, withoutDefaults, type Data, type Node, type Schema } from "./schema";
+import { useMayChange } from "./signin";
 import { Sizes } from "./sizes";
 import { toYaml } from "./yaml";
 
@@ -32,12 +33,14 @@ interface Ground {
 
 export function CreateScreen({ from }: { from: string | null }): ReactNode {
   useTitle("New job");
+  const mayChange = useMayChange();
   const ground = useQuery({
     queryKey: ["ground", from],
     queryFn: ({ signal }) => prepare(from, signal),
     staleTime: Infinity,
     gcTime: 0,
   });
+  if (!mayChange) return <p className="empty">Your token is for looking: to submit a job takes one of scope submit.</p>;
   return (
     <>
       <Failure error={ground.error} />

@@ -2,9 +2,9 @@
 import { useQuery, useQueryClient, type QueryClient } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { get, pace } from "./api";
-import { hasEnded, type Event, type Page } from "./contract";
+import { hasEnded, type Event, type JobView, type Page } from "./contract";
 import * as curves from "./curves";
-import { useStream } from "./stream";
+import { useStream, type State } from "./stream";
 import { clock, describe } from "./wording";
 
 const POLL_MS = 5000;
@@ -17,20 +17,26 @@ interface Heard {
 
 const NOTHING: Heard = { events: [], last: "0" };
 
-/** Every event of the job so far, oldest first. */
-export function useEvents(id: string): Event[] {
+/**
+ * Every event of the job so far, oldest first, and how they are heard. The stream also says what is new in the job's
+ * view, which is kept under the key of `useJob`.
+ */
+export function useEvents(id: string): { events: Event[]; state: State } {
   const client = useQueryClient();
   const key = ["events", id];
   const known = (): Heard => client.getQueryData<Heard>(key) ?? NOTHING;
   const state = useStream(
-    known().events.some(isLast) ? null : `/v1/jobs/${id}/events`,
+    known().events.some(isLast) ? null : `/v1/jobs/${id}/events?view=true`,
     (batch) => {
-      const fresh = batch.filter((message) => Number(message.id) > Number(known().last));
-      const events = fresh.map((message) => JSON.parse(message.data) as Event);
+      const fresh = batch.filter(({ kind, id: cursor }) => kind === "message" && Number(cursor) > Number(known().last));
+      const events = fresh.map(({ data }) => JSON.parse(data) as Event);
       client.setQueryData(key, longer(known(), events, fresh.at(-1)?.id));
       follow(client, id, events);
+      for (const { data } of batch.filter(({ kind }) => kind === "view")) {
+        client.setQueryData<JobView>(["job", id], (view) => newer(view, JSON.parse(data) as JobView));
+      }
     },
-    () => `?after=${known().last}`,
+    () => `&after=${known().last}`,
   );
   const { data } = useQuery({
     queryKey: key,
@@ -42,7 +48,12 @@ export function useEvents(id: string): Event[] {
     enabled: state === "broken",
     refetchInterval: pace(POLL_MS),
   });
-  return data?.events ?? NOTHING.events;
+  return { events: data?.events ?? NOTHING.events, state };
+}
+
+/** The view with its new fields: those that a stream tells, which begins with all of them. */
+function newer(view: JobView | undefined, fresh: JobView): JobView {
+  return view && fresh.revision <= view.revision ? view : { ...view, ...fresh };
 }
 
 interface EventPage extends Page<Event> {

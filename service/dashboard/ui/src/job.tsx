@@ -10,6 +10,7 @@ import { FilesPart } from "./files";
 import { LogsPart } from "./logs";
 import { Bar, Failure, PhaseBadge, useTitle } from "./parts";
 import { ResizesPart } from "./resizes";
+import type { State } from "./stream";
 import { clock, count, duration, named, number, scores, share } from "./wording";
 import { toYaml } from "./yaml";
 
@@ -17,8 +18,8 @@ const SOONEST_MS = 2000;
 const LATEST_MS = 15_000;
 
 export function JobScreen({ id, part }: { id: string; part: string }): ReactNode {
-  const events = useEvents(id);
-  const job = useJob(id);
+  const { events, state } = useEvents(id);
+  const job = useJob(id, state);
   useTitle(job.data?.name ?? id);
   return (
     <>
@@ -36,11 +37,15 @@ export function JobScreen({ id, part }: { id: string; part: string }): ReactNode
   );
 }
 
-/** An event has it asked for at once; progress alone makes no event, so while it trains it is asked for more often. */
-function useJob(id: string): { data: JobView | undefined; error: Error | null } {
+/**
+ * As the stream of its events tells. Where there is none it is asked for: by each event that is heard of, and while it
+ * trains, since progress makes no event, once in a while.
+ */
+function useJob(id: string, state: State): { data: JobView | undefined; error: Error | null } {
   return useQuery({
     queryKey: ["job", id],
     queryFn: ({ signal }) => get<JobView>(`/v1/jobs/${id}`, signal),
+    enabled: state === "broken" || state === "unwanted",
     refetchInterval: ({ state: { data } }) => {
       if (!data) return LATEST_MS;
       if (hasEnded(data.status.phase)) return false;

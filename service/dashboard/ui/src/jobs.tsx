@@ -5,6 +5,7 @@ import { get, pace } from "./api";
 import { hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe } from "./contract";
 import { Bar, Failure, PhaseBadge, Table, useNow, useSettled, useTitle } from "./parts";
 import { go, to } from "./route";
+import { useMayChange } from "./signin";
 import { Sparkline } from "./sparkline";
 import { useStream, type Message } from "./stream";
 import { age, clock, duration, number, share } from "./wording";
@@ -104,6 +105,7 @@ function Labels({ labels }: { labels: Record<string, string> }): ReactNode {
 }
 
 function Nothing({ filtered }: { filtered: boolean }): ReactNode {
+  const mayChange = useMayChange();
   if (filtered) {
     return (
       <p className="empty">
@@ -114,12 +116,16 @@ function Nothing({ filtered }: { filtered: boolean }): ReactNode {
   return (
     <div className="empty">
       <p>There are no jobs yet.</p>
-      <p>
-        <a className="button" href="#/new">Make the first one</a>
-      </p>
-      <p>
-        Or on the command line: <code>emascale submit job.yaml</code>
-      </p>
+      {mayChange && (
+        <>
+          <p>
+            <a className="button" href="#/new">Make the first one</a>
+          </p>
+          <p>
+            Or on the command line: <code>emascale submit job.yaml</code>
+          </p>
+        </>
+      )}
     </div>
   );
 }

@@ -66,16 +66,26 @@ async function enter(token: string): Promise<void> {
   }
 }
 
-/** Only where somebody is signed in. The page begins anew, so that nothing of what was seen stays. */
-export function SignOut(): ReactNode {
+function useSession(): Session | undefined {
   const { data } = useQuery({
     queryKey: ["session"],
     queryFn: ({ signal }) => get<Session>(SESSION, signal),
     staleTime: Infinity,
   });
+  return data;
+}
+
+/** Whether what changes something, or computes on somebody's behalf, is not refused: a token to read is for looking. */
+export function useMayChange(): boolean {
+  return useSession()?.token?.scope !== "read";
+}
+
+/** Only where somebody is signed in. The page begins anew, so that nothing of what was seen stays. */
+export function SignOut(): ReactNode {
+  const session = useSession();
   const signOut = useMutation({ mutationFn: () => remove(SESSION), onSuccess: () => location.reload() });
-  if (!data?.token) return null;
-  const { name, scope } = data.token;
+  if (!session?.token) return null;
+  const { name, scope } = session.token;
   return (
     <button className="quiet" title={`Signed in as ${name} (${scope})`} onClick={() => signOut.mutate()}>
       Sign out

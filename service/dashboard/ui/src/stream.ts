@@ -8,12 +8,15 @@ import { lost } from "./presence";
 import { useCutOff } from "./session";
 
 export interface Message {
+  kind: string; // "message", or the name that the service gave to its kind
   id: string;
   data: string;
 }
 
-/** opening: no answer yet; live: messages come; broken: whoever needs news has to ask for them. */
-export type State = "opening" | "live" | "broken";
+/** opening: no answer yet; live: messages come; broken: whoever needs news has to ask for them; unwanted: no stream. */
+export type State = "opening" | "live" | "broken" | "unwanted";
+
+const KINDS = ["message", "view"];
 
 const TOGETHER_MS = 50;
 const PATIENCE_MS = 3000;
@@ -37,7 +40,7 @@ export function useStream(
     if (wanted === null) return undefined;
     return listen(wanted + now.current.heard(), (batch) => now.current.take(batch), setState);
   }, [wanted]);
-  return address === null ? "live" : state;
+  return address === null ? "unwanted" : state;
 }
 
 function listen(address: string, take: (batch: Message[]) => void, become: (state: State) => void): () => void {
@@ -56,10 +59,11 @@ function listen(address: string, take: (batch: Message[]) => void, become: (stat
     clearTimeout(late);
     become("live");
   };
-  source.onmessage = (event: MessageEvent<string>) => {
-    batch.push({ id: event.lastEventId, data: event.data });
+  const add = ({ type, lastEventId, data }: MessageEvent<string>): void => {
+    batch.push({ kind: type, id: lastEventId, data });
     pending ??= window.setTimeout(flush, TOGETHER_MS);
   };
+  for (const kind of KINDS) source.addEventListener(kind, add);
   source.onerror = () => {
     become("broken");
     lost(); // if it is the service, it is asked until it answers, and then the stream is opened anew
