@@ -116,6 +116,25 @@ def submit_from_the_form(page: Page) -> None:
     page.get_by_role("button", name="Submit").click()
 
 
+def test_a_recipe_of_ones_own_has_a_form_where_the_service_can_import_it(screen: Screen) -> None:
+    page = screen.go("/new")
+    page.get_by_label("task").select_option("a class of my own")
+    name = page.get_by_label("name", exact=True).last
+    config = page.get_by_label("config", exact=True)
+    name.fill("nowhere.to_be:Found")
+    config.fill("width=32\nkinds=[1, 2]\ntitle=two words")
+    page.get_by_role("button", name="As YAML").click()
+    yaml = page.get_by_label("Job as YAML")
+    expect(yaml).to_have_value(re.compile(r"width: 32\n"))
+    assert "title: two words" in yaml.input_value()
+    page.get_by_role("button", name="As a form").click()
+    expect(config).to_have_value("width=32\nkinds=[1,2]\ntitle=two words")
+    name.fill("workers.recipes.parabola:Parabola")
+    expect(config).to_have_count(0)
+    expect(page.get_by_label("theta0")).to_be_visible()
+    screen.shown("own-recipe")
+
+
 def test_a_job_is_paused_and_goes_on(stage: Stage, screen: Screen) -> None:
     job = stage.submit(name="napping", elasticity={"workers": [1, 2]}, **LONG)
     job.trains_on(2)
@@ -198,6 +217,14 @@ def test_the_list_is_live_and_filtered(stage: Stage, screen: Screen) -> None:
     job = stage.submit(name="late", **LONG)
     late = page.get_by_role("row").filter(has_text="late")
     expect(late).to_contain_text("running")
+    page.get_by_label("Label").select_option("team=vision")
+    expect(late).to_have_count(0)
+    expect(row).to_be_visible()
+    page.get_by_label("Label").select_option("any label")
+    expect(late).to_be_visible()
+    page.get_by_label("Recipe").select_option("byol")
+    expect(page.get_by_text("No job is like that.")).to_be_visible()
+    page.get_by_label("Recipe").select_option("any recipe")
     page.get_by_label("Name begins with").fill("sho")
     expect(late).to_have_count(0)
     expect(row).to_be_visible()
@@ -214,6 +241,9 @@ def test_the_parts_of_a_job_that_has_ended(screen: Screen, ended: Job) -> None:
     chart(page, "Loss").press("Home")
     expect(page.locator("figure", has_text="Learning rate").locator(".at")).to_be_visible()
     part(page, "Events", "exported: ")
+    page.wait_for_load_state("networkidle")
+    happened = page.locator(".events .kind").all_text_contents()
+    assert happened.count("submitted") == happened.count("started") == happened.count("exported") == 1
     part(page, "Logs", "worker w0 of job")
     part(page, "Spec", "per_worker: 64")
     part(page, "Checkpoints", "ema.safetensors")

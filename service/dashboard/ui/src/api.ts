@@ -3,6 +3,8 @@ import type { FieldError } from "./contract";
 import { lost } from "./presence";
 import { ended, present } from "./session";
 
+const UNAVAILABLE = 503;
+
 interface Problem {
   code: string;
   detail: string;
@@ -67,6 +69,7 @@ export async function open(path: string, init: RequestInit): Promise<Response> {
     if (session !== present()) return open(path, init); // somebody signed in while it was under way
     ended();
   }
+  if (response.status === UNAVAILABLE) lost();
   if (!response.headers.get("content-type")?.includes("json")) throw gone();
   throw new Refused(response.status, (await response.json()) as Problem);
 }
@@ -85,9 +88,9 @@ async function reach(path: string, init: RequestInit): Promise<Response> {
   }
 }
 
-/** How long to wait for the next try: what was refused once is not asked for again. */
+/** How long to wait for the next try: what was refused once, and not for a while alone, is not asked for again. */
 export function pace(every: number): (query: { state: { error: Error | null } }) => number | false {
-  return ({ state: { error } }) => (error instanceof Refused ? false : every);
+  return ({ state: { error } }) => (error instanceof Refused && error.status < 500 ? false : every);
 }
 
 function gone(): Away {

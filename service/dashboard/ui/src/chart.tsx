@@ -165,7 +165,7 @@ function options(
     },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map(compact), size: 26, space: 60 },
-      { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : compact(tick))), size: 60, space: 28, ...steps(lines) },
+      { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : compact(tick))), size: room, space: 28, ...steps(lines) },
     ],
     series: [{}, ...lines.map(series)],
     hooks: {
@@ -180,6 +180,12 @@ function options(
 function reach(low: number | null, high: number | null, stepped: boolean): uPlot.Range.MinMax {
   if (low === null || high === null) return [0, 1]; // nothing is in the window
   return low === high && !stepped ? [0.99 * low, 1.01 * high] : uPlot.rangeNum(low, high, 0.1, true);
+}
+
+/** For the labels of the y axis, in pixels. */
+function room(_: uPlot, labels: string[] | null): number {
+  const longest = Math.max(0, ...(labels ?? []).map((label) => label.length));
+  return Math.max(60, 16 + 6.5 * longest);
 }
 
 /** What counts things has no ticks between them. */

@@ -41,7 +41,9 @@ export function useEvents(id: string): { events: Event[]; state: State } {
   const { data } = useQuery({
     queryKey: key,
     queryFn: async ({ signal }) => {
-      const page = await get<EventPage>(`/v1/jobs/${id}/events?limit=1000&after=${known().last}`, signal);
+      const after = known().last;
+      const page = await get<EventPage>(`/v1/jobs/${id}/events?limit=1000&after=${after}`, signal);
+      if (after !== known().last) return known(); // a stream told them meanwhile
       follow(client, id, page.items);
       return longer(known(), page.items, page.last ?? undefined);
     },

@@ -1,7 +1,7 @@
 /** A form made from a JSON schema. What is typed goes to the service as it is; its errors come back to their fields. */
 import { createContext, useContext, useState, type ReactNode } from "react";
 import type { FieldError } from "./contract";
-import { inner, isData, isNullable, kindOf, member, type Data, type Node, type Schema } from "./schema";
+import { inner, isData, isNullable, isOfTexts, kindOf, member, type Data, type Node, type Schema } from "./schema";
 
 /** What the service found wrong in the whole form. */
 export const Errors = createContext<FieldError[]>([]);
@@ -244,7 +244,7 @@ function Single({ node, pointer, value, onChange }: Place): ReactNode {
     case "choice":
       return <Choice node={node} pointer={pointer} value={value} onChange={onChange} />;
     case "map":
-      return <Pairs id={id} value={dataOf(value)} onChange={onChange} />;
+      return <Pairs id={id} value={dataOf(value)} texts={isOfTexts(node)} onChange={onChange} />;
     default:
       return <Typed node={node} pointer={pointer} value={value} fallback={schema.default} onChange={onChange} />;
   }
@@ -315,9 +315,17 @@ function numberIn(text: string): number | string | undefined {
   return Number.isFinite(value) && (!Number.isInteger(value) || Number.isSafeInteger(value)) ? value : text;
 }
 
+interface PairsProps {
+  id: string;
+  value: Data;
+  texts: boolean; // else numbers, lists and the like are read as JSON
+  onChange: (value: unknown) => void;
+}
+
 /** Names and values, a line each. */
-function Pairs({ id, value, onChange }: { id: string; value: Data; onChange: (value: unknown) => void }): ReactNode {
-  const [typed, setTyped] = useState(Object.entries(value).map(([name, each]) => `${name}=${String(each)}`).join("\n"));
+function Pairs({ id, value, texts, onChange }: PairsProps): ReactNode {
+  const lines = Object.entries(value).map(([name, each]) => `${name}=${texts ? String(each) : written(each)}`);
+  const [typed, setTyped] = useState(lines.join("\n"));
   return (
     <textarea
       id={id}
@@ -326,19 +334,33 @@ function Pairs({ id, value, onChange }: { id: string; value: Data; onChange: (va
       value={typed}
       onChange={(event) => {
         setTyped(event.target.value);
-        onChange(pairsIn(event.target.value));
+        onChange(pairsIn(event.target.value, texts ? String : read));
       }}
     />
   );
 }
 
-function pairsIn(text: string): Data | undefined {
+function pairsIn(text: string, parse: (text: string) => unknown): Data | undefined {
   const lines = text.split("\n").filter((line) => line.trim());
-  const pairs = lines.map((line): [string, string] => {
+  const pairs = lines.map((line): [string, unknown] => {
     const [name = "", ...rest] = line.split("=");
-    return [name.trim(), rest.join("=").trim()];
+    return [name.trim(), parse(rest.join("=").trim())];
   });
   return pairs.length ? Object.fromEntries(pairs) : undefined;
+}
+
+/** JSON where it is some, else text. */
+function read(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** So that `read` gives it back: text without quotes, unless it would be read as something else. */
+function written(value: unknown): string {
+  return typeof value === "string" && read(value) === value ? value : JSON.stringify(value);
 }
 
 // -- around a field ----------------------------------------------------------------------------------------------------

@@ -63,19 +63,22 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
       <thead>
         <tr>
           <th scope="col">Checkpoint</th>
-          <th scope="col" className="figure">Sample</th>
-          <th scope="col" className="figure">Size</th>
-          <th scope="col">Saved</th>
+          <th scope="col" className="figure low">Sample</th>
+          <th scope="col" className="figure low">Size</th>
+          <th scope="col" className="low">Saved</th>
           <th scope="col">Files</th>
         </tr>
       </thead>
       <tbody>
         {rows.toReversed().map((row) => (
           <tr key={row.name}>
-            <th scope="row">{row.name}</th>
-            <td className="figure">{count(row.samples)}</td>
-            <td className="figure">{bytes(row.bytes)}</td>
-            <td>{clock(row.saved_at)}</td>
+            <th scope="row">
+              {row.name}
+              <span className="why narrow">{clock(row.saved_at)}, {bytes(row.bytes)}</span>
+            </th>
+            <td className="figure low">{count(row.samples)}</td>
+            <td className="figure low">{bytes(row.bytes)}</td>
+            <td className="low">{clock(row.saved_at)}</td>
             <td className="links">
               {row.files.map((file) => (
                 <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} download>{file}</a>

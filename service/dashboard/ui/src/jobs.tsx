@@ -8,7 +8,7 @@ import { go, to } from "./route";
 import { useMayChange } from "./signin";
 import { Sparkline } from "./sparkline";
 import { useStream, type Message } from "./stream";
-import { age, clock, duration, number, share } from "./wording";
+import { age, clock, duration, number, share, workers } from "./wording";
 
 const LIVING = PHASES.filter((phase) => !hasEnded(phase));
 const GROUPS: Record<string, string[]> = { active: LIVING, ended: PHASES.filter(hasEnded) };
@@ -21,7 +21,7 @@ interface Listed {
   next: string | null;
 }
 
-type Filters = Record<"status" | "name" | "recipe" | "after", string>;
+type Filters = Record<"status" | "name" | "recipe" | "label" | "after", string>;
 
 export function JobsScreen({ query }: { query: URLSearchParams }): ReactNode {
   useTitle("Jobs");
@@ -52,8 +52,8 @@ function JobList({ listed, filters }: { listed: Listed; filters: Filters }): Rea
             <th scope="col">Status</th>
             <th scope="col">Progress</th>
             <th scope="col" className="low">Loss</th>
-            <th scope="col" className="figure">Workers</th>
-            <th scope="col" className="figure">Kappa</th>
+            <th scope="col" className="figure low">Workers</th>
+            <th scope="col" className="figure low">Kappa</th>
             <th scope="col" className="low">Recipe</th>
             <th scope="col" className="figure low">Priority</th>
             <th scope="col" className="figure low">Age</th>
@@ -81,6 +81,7 @@ function Row({ row, now }: { row: JobRow; now: number }): ReactNode {
       <td>
         <PhaseBadge phase={status.phase} />
         {TOLD.includes(status.phase) && <span className="why">{status.message}</span>}
+        {row.workers > 0 && <span className="why narrow">{workers(row.workers)}, kappa {number(row.kappa)}</span>}
       </td>
       <td>
         <Bar part={share(progress)} label={`Progress of ${row.name}`} />
@@ -89,8 +90,8 @@ function Row({ row, now }: { row: JobRow; now: number }): ReactNode {
       <td className="low">
         <Sparkline row={row} />
       </td>
-      <td className="figure">{row.workers || "–"}</td>
-      <td className="figure">{number(row.kappa)}</td>
+      <td className="figure low">{row.workers || "–"}</td>
+      <td className="figure low">{number(row.kappa)}</td>
       <td className="low">{row.recipe}</td>
       <td className="figure low">{row.priority}</td>
       <td className="figure low" title={clock(row.created_at)}>{age(row.created_at, now)}</td>
@@ -148,6 +149,8 @@ function FilterBar({ filters, rows }: { filters: Filters; rows: JobRow[] }): Rea
   });
   const known = [...(recipes.data?.items ?? []).map((recipe) => recipe.name), ...rows.map((row) => row.recipe)];
   const names = [...new Set([...known, filters.recipe].filter(Boolean))].sort();
+  const pairs = rows.flatMap((row) => Object.entries(row.labels).map(([name, value]) => `${name}=${value}`));
+  const labels = [...new Set([...pairs, filters.label].filter(Boolean))].sort();
   const change = (changed: Partial<Filters>): void => go(to("/jobs", { ...filters, after: "", ...changed }), true);
   return (
     <search className="filters">
@@ -162,6 +165,12 @@ function FilterBar({ filters, rows }: { filters: Filters; rows: JobRow[] }): Rea
         <option value="">any recipe</option>
         {names.map((name) => (
           <option key={name}>{name}</option>
+        ))}
+      </select>
+      <select aria-label="Label" value={filters.label} onChange={(event) => change({ label: event.target.value })}>
+        <option value="">any label</option>
+        {labels.map((label) => (
+          <option key={label}>{label}</option>
         ))}
       </select>
     </search>
@@ -187,12 +196,18 @@ function NameFilter({ name, onChange }: { name: string; onChange: (name: string)
 
 function filtersIn(query: URLSearchParams): Filters {
   const value = (name: string): string => query.get(name) ?? "";
-  return { status: value("status"), name: value("name"), recipe: value("recipe"), after: value("after") };
+  return {
+    status: value("status"),
+    name: value("name"),
+    recipe: value("recipe"),
+    label: value("label"),
+    after: value("after"),
+  };
 }
 
-function addressOf({ status, name, recipe, after }: Filters): string {
+function addressOf({ status, name, recipe, label, after }: Filters): string {
   const phases = GROUPS[status] ?? status;
-  return `/v1/jobs${to("", { status: phases, name: name && `${name}*`, recipe, after }).replace("#", "")}`;
+  return `/v1/jobs${to("", { status: phases, name: name && `${name}*`, recipe, label, after }).replace("#", "")}`;
 }
 
 function useJobs(address: string): { data: Listed | undefined; error: Error | null } {

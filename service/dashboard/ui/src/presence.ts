@@ -1,4 +1,4 @@
-/** Whether the service answers. While it does not, it is asked every two seconds until it does. */
+/** Whether the service is there, and its database. While one is not, it is asked every two seconds until both are. */
 import { useSyncExternalStore } from "react";
 
 const EVERY_MS = 2000;
@@ -6,7 +6,7 @@ const listeners = new Set<() => void>();
 let away = false;
 let asking = false;
 
-/** A request got no answer. */
+/** A request got no answer, or that there can be none at present. */
 export function lost(): void {
   if (!asking) void askUntilItAnswers();
 }
@@ -37,7 +37,7 @@ async function askUntilItAnswers(): Promise<void> {
 
 async function answers(): Promise<boolean> {
   try {
-    return (await fetch("/healthz", { cache: "no-store" })).ok;
+    return (await fetch("/readyz", { cache: "no-store" })).ok;
   } catch {
     return false;
   }

@@ -1,7 +1,10 @@
 /** Which recipe a new job has, and the recipe's own settings. */
+import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
+import { get } from "./api";
 import type { Recipe } from "./contract";
 import { Fields, idOf } from "./field";
+import { useSettled } from "./parts";
 import { inner, isData, type Data, type Node } from "./schema";
 
 interface Props {
@@ -12,21 +15,25 @@ interface Props {
 }
 
 const OWN = "package.module:Class";
+const CLASS = /^\w+(\.\w+)*:\w+$/;
 
 export function RecipeFields({ node, recipes, value, onChange }: Props): ReactNode {
   const name = String(value.name ?? "");
-  const known = recipes.find((recipe) => recipe.name === name);
+  const listed = recipes.find((recipe) => recipe.name === name);
+  const own = useOwn(name, Array.isArray(value.py_modules) ? value.py_modules.map(String) : [], !listed);
+  const known = listed ?? own;
   const config = isData(value.config) ? value.config : {};
   const change = (changed: unknown): void => onChange(changed as Data);
-  const names = known ? ["py_modules"] : ["name", "config", "py_modules"];
+  const names = [...(listed ? [] : ["name"]), ...(known ? [] : ["config"]), "py_modules"];
   return (
     <fieldset className="group" id={idOf("/recipe")} tabIndex={-1}>
       <legend>recipe</legend>
       <span className="help">{known?.summary ?? "A class of your own, importable on the nodes or brought along."}</span>
       <div className="grid">
-        <RecipeChoice recipes={recipes} known={known} onChoose={(chosen) => onChange({ name: chosen })} />
+        <RecipeChoice recipes={recipes} known={listed} onChoose={(chosen) => onChange({ name: chosen })} />
         {known && (
           <Fields
+            key={known.name}
             node={inner(known.config_schema, known.config_schema)}
             pointer="/recipe/config"
             value={config}
@@ -37,6 +44,19 @@ export function RecipeFields({ node, recipes, value, onChange }: Props): ReactNo
       </div>
     </fieldset>
   );
+}
+
+/** A class of the user's, where the service can import it: that runs its code, as a preview of the job does. */
+function useOwn(name: string, packages: string[], wanted: boolean): Recipe | undefined {
+  const query = new URLSearchParams(packages.map((address) => ["py_modules", address]));
+  const settled = useSettled(`/v1/recipes/${encodeURIComponent(name)}?${query}`, 600);
+  const { data } = useQuery({
+    queryKey: ["own-recipe", settled],
+    queryFn: ({ signal }) => get<Recipe>(settled, signal),
+    enabled: wanted && name !== OWN && CLASS.test(name),
+    staleTime: Infinity,
+  });
+  return wanted && data?.name === name ? data : undefined;
 }
 
 interface ChoiceProps {

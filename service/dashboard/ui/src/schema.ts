@@ -11,6 +11,7 @@ export interface Schema {
   required?: string[];
   prefixItems?: Schema[];
   items?: Schema;
+  additionalProperties?: boolean | Schema;
   default?: unknown;
   description?: string;
   examples?: unknown[];
@@ -45,6 +46,11 @@ export function inner(part: Schema, root: unknown): Node {
   const options = anyOf?.filter((option) => option.type !== "null") ?? [];
   if (options.length === 1) return inner({ ...options[0], ...own }, root);
   return { schema: part, root };
+}
+
+/** Whether all values of a map are text, as those of labels are. */
+export function isOfTexts({ schema: { additionalProperties } }: Node): boolean {
+  return typeof additionalProperties === "object" && additionalProperties.type === "string";
 }
 
 export function isNullable(part: Schema): boolean {

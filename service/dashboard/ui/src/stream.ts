@@ -65,6 +65,8 @@ function listen(address: string, take: (batch: Message[]) => void, become: (stat
   };
   for (const kind of KINDS) source.addEventListener(kind, add);
   source.onerror = () => {
+    clearTimeout(pending);
+    if (batch.length > 0) flush();
     become("broken");
     lost(); // if it is the service, it is asked until it answers, and then the stream is opened anew
   };
