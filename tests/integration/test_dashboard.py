@@ -130,8 +130,15 @@ def test_a_recipe_of_ones_own_has_a_form_where_the_service_can_import_it(screen:
     page.get_by_role("button", name="As a form").click()
     expect(config).to_have_value("width=32\nkinds=[1,2]\ntitle=two words")
     name.fill("workers.recipes.parabola:Parabola")
-    expect(config).to_have_count(0)
     expect(page.get_by_label("theta0")).to_be_visible()
+    expect(page.get_by_text("Additional properties are not allowed").first).to_be_visible()
+    config.fill("")
+    expect(config).to_have_count(0)
+    page.get_by_label("theta0").fill("2.5")
+    page.get_by_role("button", name="As YAML").click()
+    expect(yaml).to_have_value(re.compile("theta0: 2.5\n"))
+    page.get_by_role("button", name="As a form").click()
+    expect(page.get_by_label("theta0")).to_have_value("2.5")
     screen.shown("own-recipe")
 
 

@@ -24,23 +24,28 @@ export function RecipeFields({ node, recipes, value, onChange }: Props): ReactNo
   const known = listed ?? own;
   const config = isData(value.config) ? value.config : {};
   const change = (changed: unknown): void => onChange(changed as Data);
-  const names = [...(listed ? [] : ["name"]), ...(known ? [] : ["config"]), "py_modules"];
+  const settings = known && inner(known.config_schema, known.config_schema);
+  const stray = Object.keys(config).some((key) => !(key in (settings?.schema.properties ?? {})));
   return (
     <fieldset className="group" id={idOf("/recipe")} tabIndex={-1}>
       <legend>recipe</legend>
       <span className="help">{known?.summary ?? "A class of your own, importable on the nodes or brought along."}</span>
       <div className="grid">
         <RecipeChoice recipes={recipes} known={listed} onChoose={(chosen) => onChange({ name: chosen })} />
-        {known && (
+        {!listed && <Fields node={node} names={["name"]} pointer="/recipe" value={value} onChange={change} />}
+        {settings && (
           <Fields
-            key={known.name}
-            node={inner(known.config_schema, known.config_schema)}
+            key={name}
+            node={settings}
             pointer="/recipe/config"
             value={config}
             onChange={(changed) => onChange({ ...value, config: changed })}
           />
         )}
-        <Fields node={node} names={names} pointer="/recipe" value={value} onChange={change} />
+        {!listed && (stray || !settings) && (
+          <Fields node={node} names={["config"]} pointer="/recipe" value={value} onChange={change} />
+        )}
+        <Fields node={node} names={["py_modules"]} pointer="/recipe" value={value} onChange={change} />
       </div>
     </fieldset>
   );
