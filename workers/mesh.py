@@ -51,8 +51,15 @@ JOIN_TIMEOUT = timedelta(seconds=15)
 WORK_TIMEOUT = timedelta(minutes=30)
 """For collectives: one member may evaluate or export while the others wait. Loss is noticed by other means."""
 
+NOTICE_S = 1.0
+"""Between an error of NCCL's and what else shows that a peer is gone: its closed connections, or a sever."""
+
 BACKEND = "mesh"
 """What torch calls the backend: gloo, but listening where the store's machine can reach it, and met beforehand."""
+
+os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+"""torch's: nothing ends a collective of NCCL's that failed, but a sever. By default torch ends the process, and with it
+each survivor of a lost peer. Were the communicator aborted alone, the step would go on with what it has."""
 
 BESIDE_NCCL = f"cpu:{BACKEND},cuda:nccl"
 """For members with a GPU each: its tensors go through NCCL. With more than one member this was never tried."""
@@ -156,6 +163,8 @@ class Mesh(Group):
         try:
             yield
         except RuntimeError as error:
+            if isinstance(error, dist.DistBackendError):
+                self._over.wait(NOTICE_S)
             if not self._over.is_set() and self._is_whole():
                 raise
             raise MeshBroken(f"generation {self.generation}: {error}") from error
@@ -222,7 +231,8 @@ def _make_default(met: _Met, rank: int, world: int, *, gpu: bool) -> Any:
     """Make gloo torch's default group; with `gpu` NCCL beside it, which is returned."""
     hook = sys.excepthook
     _fresh.append(met.gloo)
-    dist.init_process_group(BESIDE_NCCL if gpu else BACKEND, store=met.store, rank=rank, world_size=world)
+    backend = BESIDE_NCCL if gpu else BACKEND
+    dist.init_process_group(backend, store=met.store, rank=rank, world_size=world, timeout=WORK_TIMEOUT)
     sys.excepthook = hook  # torch would put one more around it in every generation
     return dist.group.WORLD._get_backend(torch.device("cuda")) if gpu and dist.group.WORLD else None
 

@@ -290,11 +290,12 @@ class Trainer:
                 loss = self._loss(wrapped.ddp, samples, a, training=weight > 0) * weight
                 group.check()
                 loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
             if not last:
                 wrapped.gradients.accumulated(position)
                 self._pulse.beat()
-            total += float(loss.detach())
-        self.device.settle()
+        with group.guard():
+            self.device.settle()
         return total
 
     def _stop(self, start: int) -> int:

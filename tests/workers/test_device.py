@@ -12,7 +12,7 @@ from api_schemas.errors import InvalidRequest
 from tests.workers.peers import Peers, gathered
 from tests.workers.stage import spec
 from workers.device import Device
-from workers.mesh import Mesh
+from workers.mesh import Mesh, MeshBroken
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and PyTorch sees none here")
 
@@ -75,4 +75,18 @@ def _train_twice(peers: Peers) -> None:
         model(ones).sum().backward()
         Device("cuda").settle()
         del model
+        mesh.leave()
+
+
+@gpu
+def test_a_severed_member_is_free_though_its_gpu_waits() -> None:
+    """What is queued on the GPU when the group is severed leaves the process alive, and the group of no use."""
+    with gathered() as peers:
+        mesh = Mesh(*peers.rendezvous(1), gpu=True)
+        mesh.join()
+        mesh.all_reduce(torch.ones(3, device="cuda"))
+        mesh.sever()
+        with pytest.raises(MeshBroken):
+            mesh.all_reduce(torch.ones(3, device="cuda"))
+        Device("cuda").settle()
         mesh.leave()
