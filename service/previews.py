@@ -7,7 +7,7 @@ from typing import Any
 
 from api_schemas import scaling
 from api_schemas.ceiling import Ceiling, by_noise, ceiling
-from api_schemas.dynamics import Horizon, Size, state_factors, values_at, warnings_at
+from api_schemas.dynamics import Horizon, Size, lr_multiplier, state_factors, values_at, warnings_at
 from api_schemas.errors import ScalingError
 from api_schemas.jobs import JobSpec
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest, ScalingRow, SizePreview
@@ -15,6 +15,8 @@ from api_schemas.views import ResizePreview
 from service.tables import Job
 
 MAX_SIZES = 16
+SCHEDULED = ("lr", "ema_momentum")
+"""Values that change between two resizes."""
 
 
 def job_preview(spec: JobSpec) -> JobPreview:
@@ -26,14 +28,17 @@ def job_preview(spec: JobSpec) -> JobPreview:
 
 
 def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None) -> ResizePreview:
-    """Every value before and after. A job without workers is taken at its smallest size. Raises ScalingError."""
+    """Every value before and after. Raises ScalingError.
+
+    A job without workers is taken at its smallest size; one that trains is taken to keep its size until that sample.
+    """
     samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
     before, after = _present(job, spec), _sized(job, _below_ceiling(job, spec, samples, horizon), workers)
     return ResizePreview(
         workers=(before.workers, after.workers),
         kappa=(before.kappa, after.kappa),
         batch=(before.batch, after.batch),
-        before=values_at(spec, before, samples, horizon),
+        before=_in_force(job, spec, before, samples, horizon),
         after=values_at(spec, after, samples, horizon),
         state_factors=state_factors(spec, before, after),
         warnings=warnings_at(spec, after, horizon),
@@ -101,6 +106,23 @@ def _below_ceiling(job: Job, spec: JobSpec, samples: int, horizon: Horizon | Non
     there = ceiling(spec, horizon, samples, by_noise(spec, job.noise_scale, Ceiling()))
     elasticity = spec.elasticity.model_copy(update={"kappa": there.over(spec.elasticity.kappa)})
     return spec.model_copy(update={"elasticity": elasticity})
+
+
+def _in_force(job: Job, spec: JobSpec, size: Size, samples: int, horizon: Horizon | None) -> dict[str, Any]:
+    """What the job trains with, and will at a later sample.
+
+    Workers hold the noise fraction of the last resize until the next. It is not told, but what came of it is: a value
+    that was derived stays as it is, and lr follows its schedule from where it is.
+    """
+    if horizon is None or not job.workers:
+        return values_at(spec, size, samples, horizon)
+    if samples == job.samples:
+        return job.values
+    there = values_at(spec, size, samples, horizon)
+    held = {name: value for name, value in job.values.items() if name not in SCHEDULED}
+    if size.measured and (now := lr_multiplier(spec, horizon, job.samples)):
+        held["lr"] = job.values["lr"] * lr_multiplier(spec, horizon, samples) / now
+    return there | held
 
 
 def _present(job: Job, spec: JobSpec) -> Size:

@@ -38,10 +38,17 @@ def spec_of(world: World, job: str) -> JobSpec:
     return JobSpec.model_validate(world.job(job)["spec"])
 
 
+def horizon_of(spec: JobSpec) -> Horizon:
+    return Horizon.of(spec, epoch_size=1000, bn_momentum=0.1)
+
+
 def halfway(world: World, **changes: Any) -> Controller:
-    """A job with everything in it, 1500 of 5000 samples on its way, on 2 workers."""
+    """A job with everything in it, 1500 of 5000 samples on its way, on 2 workers, as its trainer tells of it."""
     controller = Controller.launch(world.database, world.submit(**RICH | changes))
-    controller.report(started(bn_momentum=0.1), committed(0, 1500))
+    spec = spec_of(world, controller.job)
+    begun, now = (values_at(spec, Size.of(spec, 2), samples, horizon_of(spec)) for samples in (0, 1500))
+    scheduled = {name: now[name] for name in ("lr", "ema_momentum")}
+    controller.report(started(values=begun, bn_momentum=0.1), committed(0, 1500), metrics((1500, scheduled)))
     return controller
 
 
@@ -49,7 +56,7 @@ def halfway(world: World, **changes: Any) -> Controller:
 def test_a_dry_run_shows_the_values_that_the_trainer_will_derive(world: World, at_samples: int | None) -> None:
     job = halfway(world).job
     spec = spec_of(world, job)
-    horizon = Horizon.of(spec, epoch_size=1000, bn_momentum=0.1)
+    horizon = horizon_of(spec)
     before, after = Size.of(spec, 2), Size.of(spec, 5)
     assert preview(world, job, 5, at_samples) == {
         "workers": [2, 5],
@@ -73,11 +80,36 @@ def test_the_measured_noise_decides_as_it_will_in_the_trainer(world: World) -> N
     controller = halfway(world, scaling={"second_moment": "measured"})
     controller.report(metrics((1500, {"noise_scale": 192.0})))
     spec = spec_of(world, controller.job)
-    horizon = Horizon.of(spec, epoch_size=1000, bn_momentum=0.1)
+    horizon = horizon_of(spec)
     after = Size.of(spec, 5, noise_fraction=0.75, measured=True)  # 192 / (192 + 64)
     found = preview(world, controller.job, 5)
     assert found["after"] == values_at(spec, after, 1500, horizon)
     assert found["after"] != values_at(spec, Size.of(spec, 5), 1500, horizon)
+
+
+@pytest.mark.parametrize("noise", [192.0, None])
+def test_before_is_what_is_in_force_whatever_the_noise_was_measured_to_be_since(
+    world: World, noise: float | None
+) -> None:
+    """Workers hold the noise fraction of the last resize until the next one."""
+    controller = halfway(world, scaling={"second_moment": "measured"})
+    controller.report(metrics((1500, {"noise_scale": noise})))
+    found = preview(world, controller.job, 5)
+    assert found["before"] == world.job(controller.job)["values"]
+    assert found["after"]["clip_norm"] < found["before"]["clip_norm"]
+
+
+@pytest.mark.parametrize("second_moment", ["measured", "per_worker", "assume_noise"])
+def test_at_a_later_sample_what_is_held_is_as_it_is_and_schedules_have_moved_on(
+    world: World, second_moment: str
+) -> None:
+    controller = halfway(world, scaling={"second_moment": second_moment})
+    controller.report(metrics((1500, {"noise_scale": 192.0})))
+    spec = spec_of(world, controller.job)
+    there = values_at(spec, Size.of(spec, 2), 3000, horizon_of(spec))  # by the fraction of the first size, 1
+    found = preview(world, controller.job, 5, at_samples=3000)["before"]
+    assert found == {**there, "lr": pytest.approx(there["lr"])}
+    assert found["lr"] < world.job(controller.job)["values"]["lr"]
 
 
 def test_a_gradient_of_noise_alone_is_measured_too(world: World) -> None:
@@ -87,7 +119,7 @@ def test_a_gradient_of_noise_alone_is_measured_too(world: World) -> None:
     spec = spec_of(world, controller.job)
     after = Size.of(spec, 5, noise_fraction=1.0, measured=True)
     found = preview(world, controller.job, 5)["after"]
-    assert found == values_at(spec, after, 1500, Horizon.of(spec, epoch_size=1000, bn_momentum=0.1))
+    assert found == values_at(spec, after, 1500, horizon_of(spec))
     assert found["clip_norm"] < 1.0  # unlike where nothing is measured
     assert world.job(controller.job)["noise_scale"] is None
 
