@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
+from http import HTTPStatus
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -130,14 +131,22 @@ class _Answer:
         await self._send(message)
 
     def _note(self, status: int) -> None:
-        """Measure every request; log those that change something."""
+        """Measure every request; log those that change something, and those that are refused or fail."""
         seconds = time.perf_counter() - self._since
         self._answered(self._scope, status, seconds)
-        method, path = self._scope["method"], self._scope["path"]
-        if method not in LOOKS:
-            about = {"action": "request", "request_id": self._request_id, "seconds": round(seconds, 4)}
-            job = self._scope.get("path_params", {}).get("job_id")
-            logger.info("%s %s: %d", method, path, status, extra=about | ({"job": job} if job else {}))
+        method = self._scope["method"]
+        if method in LOOKS and status < HTTPStatus.BAD_REQUEST:
+            return
+        level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        about = {"action": "request", "request_id": self._request_id, "seconds": round(seconds, 4)}
+        if job := self._job():
+            about["job"] = quote(job)
+        logger.log(level, "%s %s: %d", method, quote(self._scope["path"], safe="/:"), status, extra=about)
+
+    def _job(self) -> str | None:
+        """The job that the address names, or the one that the handler made."""
+        named: str | None = self._scope.get("path_params", {}).get("job_id")
+        return named or self._scope["state"].get("job")
 
 
 def _hostname(host: str) -> str | None:

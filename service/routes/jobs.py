@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict
 
@@ -58,6 +58,7 @@ def submit(
     spec: Annotated[JobSpec, Depends(body_of(JobSpec))],
     query: DryRunQuery,
     context: ContextDep,
+    request: Request,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView | JobPreview:
@@ -70,6 +71,7 @@ def submit(
     job, new = jobs.submit(
         context.database, spec, context.read_recipe, job_id=job_id, storage=storage, key=idempotency_key
     )
+    request.state.job = job.id
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     response.headers["ETag"] = etag(job.revision)

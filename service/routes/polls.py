@@ -46,7 +46,7 @@ class Polls:
         if match is None:
             await self.app(scope, receive, send)
             return
-        scope["route"] = self.route
+        scope["route"], scope["path_params"] = self.route, {"job_id": match[1]}
         headers = Headers(scope=scope)
         tag, encoding = headers.get("if-none-match"), headers.get("accept-encoding", "")
         try:
