@@ -36,7 +36,11 @@ def read(folder: Folder, rank: str | None, tail: int | None) -> Iterator[str]:
 async def follow(
     folder: Folder, rank: str | None, tail: int | None, ended: Callable[[], bool], poll_s: float
 ) -> AsyncIterator[str]:
-    """The same, and then what comes, until the job has ended and its last segments are read."""
+    """The same, and then what comes, until the job has ended and its last segments are read.
+
+    Each look, every `poll_s` seconds, lists all segments: behind S3 a request for a thousand of them. No segment is
+    read twice.
+    """
     seen: set[str] = set()
     while True:
         last = await run_sync(ended)

@@ -94,3 +94,6 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="Of the log lines on standard error.")
     event_poll_s: float = Field(0.2, gt=0, description="How often a live stream looks for something new.")
+    log_poll_s: float = Field(
+        2.0, gt=0, description="How often whoever follows logs is told new lines: each look lists the job's logs."
+    )

@@ -127,5 +127,5 @@ def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDe
         except Unavailable:
             return False  # the lines are in the storage, and go on coming
 
-    coming = logs.follow(folder, query.rank, query.tail, ended, context.settings.event_poll_s)
+    coming = logs.follow(folder, query.rank, query.tail, ended, context.settings.log_poll_s)
     return StreamingResponse(coming, media_type="text/plain; charset=utf-8")

@@ -30,7 +30,7 @@ PATIENCE_S = 30
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_folder=tmp_path, event_poll_s=0.02)
+    return Settings(data_folder=tmp_path, event_poll_s=0.02, log_poll_s=0.02)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
-    return Settings(data_folder=tmp_path, database_url=database_url, event_poll_s=0.02)
+    return Settings(data_folder=tmp_path, database_url=database_url, event_poll_s=0.02, log_poll_s=0.02)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from threading import Event
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 from api_schemas.stream import lines
 from service import logs
-from service.storage import Folder
+from service.app import create_app
+from service.storage import Folder, Stored
 from tests.service.world import World, finished, pointers, problem
+from tests.serving import served
 
 PATIENCE_S = 60
 
@@ -167,6 +171,29 @@ def test_lines_that_nobody_hears_are_not_looked_for(
     with following(wire, job) as said:
         next(said)
     assert stopped.wait(PATIENCE_S)
+
+
+def test_the_storage_is_looked_at_no_more_often_than_is_set(
+    world: World, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look costs a request for each thousand segments, however quick the streams of events are."""
+    looks: list[str] = []
+
+    def noted(folder: Folder, below: str) -> list[Stored]:
+        looks.append(below)
+        return files(folder, below)
+
+    files = Folder.files
+    monkeypatch.setattr(Folder, "files", noted)
+    seldom = world.settings.model_copy(update={"log_poll_s": 3600.0})
+    with (
+        served(create_app(seldom, world.database)) as address,
+        httpx.Client(base_url=address) as http,
+        following(http, job) as said,
+    ):
+        assert len(list(islice(said, 5))) == 5
+        time.sleep(20 * seldom.event_poll_s)
+    assert looks == [logs.FOLDER]
 
 
 def test_of_a_tail_no_segment_is_read_that_has_none_of_it(
