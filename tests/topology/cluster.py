@@ -52,8 +52,14 @@ class Cluster:
             "RAY_AUTH_TOKEN_PATH": str(token),
         }
         self._running: dict[str, Running] = {}
+        self._checks: dict[str, list[str]] = {}  # of health
         self._token = ""  # of the service, once somebody needs it
         self._client: Client | None = None
+
+    @property
+    def has_namespaces(self) -> bool:
+        """Whether its machines are namespaces, and not addresses of one loopback."""
+        return self._net.has_namespaces
 
     @property
     def client(self) -> Client:
@@ -74,13 +80,19 @@ class Cluster:
         }
         machine = self._net.machine(name)
         self._running[name] = Running(machine, image.role(role), environment, self.folder / f"{name}.log")
+        self._checks[name] = [*image.role("healthy"), role]
         return self._running[name]
+
+    def check(self, name: str) -> int:
+        """The exit status of the health check that the container on the machine of this name has."""
+        return self._running[name].beside(self._checks[name])
 
     def serve(self, name: str = "service") -> None:
         """A service, for others than its own machine, and the one that `client` asks from now on."""
-        ip = self._net.machine(name).ip
+        machine = self._net.machine(name)
+        ip = machine.ip
         settings = {
-            "EMASCALE_HOST": ip,
+            "EMASCALE_HOST": machine.listens_on,
             "EMASCALE_AUTH": "token",
             "EMASCALE_ALLOWED_HOSTS": ip,
             "EMASCALE_DATABASE_URL": self._database_url,

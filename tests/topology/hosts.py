@@ -27,6 +27,8 @@ class Machine(Protocol):
     """Where a role runs."""
 
     ip: str
+    listens_on: str
+    """The address that a service there listens on, for all others to reach it."""
 
     def command(self, role: list[str]) -> list[str]:
         """What starts it there."""
@@ -40,6 +42,8 @@ class Machine(Protocol):
 
 class Namespace:
     """A network namespace, with a leg on a bridge."""
+
+    listens_on = "0.0.0.0"  # as docker-compose.yml says
 
     def __init__(self, bridge: str, name: str, ip: str, gateway: str) -> None:
         self.ip = ip
@@ -75,6 +79,7 @@ class Loopback:
 
     def __init__(self, ip: str) -> None:
         self.ip = ip
+        self.listens_on = ip  # all machines share the loopback
 
     def command(self, role: list[str]) -> list[str]:
         return role
@@ -92,11 +97,12 @@ class Running:
     def __init__(self, machine: Machine, role: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.ip = machine.ip
         self._machine = machine
+        self._environment = {**environment, **machine.environment()}
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*ENDING_WITH_US, *machine.command(role)],
-                env={**environment, **machine.environment()},
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -105,6 +111,10 @@ class Running:
         leader = Process.of(self._process.pid)
         assert leader is not None  # not waited for yet, so it keeps its number
         self._leader = leader
+
+    def beside(self, command: list[str]) -> int:
+        """The exit status of another command there, as `docker exec` runs one."""
+        return subprocess.run(self._machine.command(command), env=self._environment, timeout=PATIENCE_S).returncode
 
     def log(self) -> str:
         """Everything that it said."""
@@ -128,6 +138,10 @@ class Net:
         self._bridge = bridge
         self._machines: dict[str, Machine] = {}
         self.here = _address(bridge, 1)
+
+    @property
+    def has_namespaces(self) -> bool:
+        return self._bridge is not None
 
     def machine(self, name: str) -> Machine:
         """The one of this name; it is made where there is none yet."""

@@ -14,8 +14,9 @@ from api_schemas.views import Phase
 from tests.following import FollowedJob, spec
 from tests.topology.cluster import Cluster
 
+pytestmark = pytest.mark.timeout(400)  # images and cluster are made within that of the first test
 NAMES = ("first", "second", "third")
-OUTAGE_S = 10
+OUTAGE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,12 @@ def job_goes_on_without_it_and_grows_when_it_is_back(running: Cluster, job: Foll
     running.has_workers(*(other for other in NAMES if other != name))
     running.worker(name)
     job.trains_on(3)
+
+
+def test_every_role_that_works_is_healthy(running: Cluster) -> None:
+    """The service's check asks localhost, which is its own where it has a namespace."""
+    names = ["head", *NAMES, *(["service"] if running.has_namespaces else [])]
+    assert {name: running.check(name) for name in names} == dict.fromkeys(names, 0)
 
 
 def test_without_keys_nobody_reads_what_jobs_wrote(running: Cluster, job: FollowedJob) -> None:
