@@ -23,7 +23,7 @@ from tests.benchmarks import finish, say, spread
 from tests.benchmarks.api import DATABASES, serving
 from tests.benchmarks.load.reports import NAMES
 from tests.benchmarks.load.store import fill
-from tests.integration.browser import chromium
+from tests.dashboard.browser import chromium
 
 CHARTS = 7
 """That the page draws of these curves."""

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from api_schemas.errors import NotFound
 from api_schemas.views import Phase
-from tests.integration.browser import Screen, chromium, needs_axe, needs_chromium
+from tests.dashboard.browser import Screen, chromium, needs_axe, needs_chromium
 from tests.integration.stage import Job, Stage, staged
 
 pytestmark = [

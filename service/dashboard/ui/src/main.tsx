@@ -12,12 +12,18 @@ const client = new QueryClient({
   defaultOptions: { queries: { retry: false, networkMode: "always" }, mutations: { networkMode: "always" } },
 });
 
+/** What is under way too: it may have been refused already, and without data of an earlier answer it is not repeated. */
+async function askAnew(): Promise<void> {
+  await client.cancelQueries();
+  await client.invalidateQueries();
+}
+
 theme.begin();
 presence.subscribe(() => {
-  if (!presence.isAway()) void client.invalidateQueries();
+  if (!presence.isAway()) void askAnew();
 });
 session.subscribe(() => {
-  if (!session.isOut()) void client.invalidateQueries();
+  if (!session.isOut()) void askAnew();
 });
 createRoot(document.getElementById("root")!).render(
   <StrictMode>

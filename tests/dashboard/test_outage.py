@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from service.app import create_app
 from service.db import Database, connect
 from service.settings import Settings
-from tests.integration.browser import Screen, chromium, needs_chromium
+from tests.dashboard.browser import Screen, chromium, needs_chromium
 from tests.postgres import postgres_server
 from tests.service.world import spec
 from tests.serving import served

@@ -16,7 +16,7 @@ from service.access import FRESH
 from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
-from tests.integration.browser import Screen, chromium, needs_axe, needs_chromium
+from tests.dashboard.browser import Screen, chromium, needs_axe, needs_chromium
 from tests.service.world import Controller, finished, spec, started
 from tests.serving import served
 
