@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks.fidelity import score
+from tests.benchmarks.fidelity import refusal, score
 from tests.benchmarks.runs import settings
 from tests.benchmarks.runs.gap import gap
 from tests.benchmarks.runs.settings import BASE, BATCH, EVERY, METHODS, SCHEDULES, SETTINGS, STEPS, job
@@ -71,3 +71,10 @@ def test_a_run_that_is_on_the_shelf_is_not_made_again_unless_it_is_another_one(t
     assert torch.equal(again.path[16], first.path[16])
     Shelf(tmp_path).take("a", job("classify-sgd", "matched", seed=1, data_seed=0), BASE, make)
     assert len(made) == 2
+
+
+def test_what_a_rule_refuses_is_left_out_with_its_reason() -> None:
+    """The published rule of Adam has no beta1 beyond kappa = 10 where that is 0.9."""
+    assert "beta1" in str(refusal("byol-adamw", "published", "k16"))
+    assert refusal("byol-sgd", "published", "k16") is None
+    assert not any(refusal(setting, method, "switch") for setting in SETTINGS for method in METHODS)
