@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,11 +223,29 @@ def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path) -> None:
     assert set(theatre.training()).isdisjoint({"w1", "w2", "w3", "w4"})
 
 
-def check_nothing_lost(theatre: Theatre, *, dead: int) -> None:
-    """And nobody but those who died was given up."""
+@pytest.mark.parametrize("struck", [("w0", "w2"), ("w1", "w3")], ids=["the lead too", "not the lead"])
+def test_two_that_die_in_the_same_moment(tmp_path: Path, struck: tuple[str, str]) -> None:
+    """Of four: the two that are left go on, and others come in their places."""
+
+    async def script(theatre: Theatre) -> None:
+        theatre.allocation = allocation(4)
+        await theatre.trains("w0", "w1", "w2", "w3")
+        for worker in struck:  # nothing else runs in between
+            theatre.crew.strike(worker)
+        await theatre.until(lambda: len(theatre.told("rank_lost")) == 2)
+        await theatre.until(lambda: len(theatre.training()) == 4)
+        await theatre.trains(*theatre.training())
+
+    theatre = perform(script, tmp_path)
+    check_nothing_lost(theatre, dead=2, together=struck)
+    assert set(theatre.training()) == {"w0", "w1", "w2", "w3", "w4", "w5"} - set(struck)
+
+
+def check_nothing_lost(theatre: Theatre, *, dead: int, together: Sequence[str] = ()) -> None:
+    """And nobody but those who died was given up, some of them `together`."""
     lost = [event["reason"] for event in theatre.told("rank_lost")]
     assert len(lost) == dead, lost
     assert theatre.told("rollback") == []
     assert all(event["samples_lost"] == event["steps_lost"] == 0 for event in theatre.told("resized"))
     assert all(event["pause_s"] < PATIENCE_S for event in theatre.told("resized"))
-    theatre.check_replicas()
+    theatre.check_replicas(together)
