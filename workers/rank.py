@@ -13,6 +13,7 @@ from api_schemas.exchange import NAMESPACE, Launch
 from workers.imports import uncollected
 from workers.lease import Lease
 from workers.membership import Plan
+from workers.packages import own_modules
 from workers.status import Phase, Status
 from workers.worklog import Worklog
 
@@ -90,12 +91,6 @@ def start_rank(launch: Launch, worker: str) -> Any:
         **own_modules(launch),
     }
     return ray.remote(Rank).options(**options).remote(launch.model_dump_json(), worker)
-
-
-def own_modules(launch: Launch) -> dict[str, Any]:
-    """Ray's options for workers that have the user's packages on their path; none where there are none."""
-    modules = list(launch.spec.recipe.py_modules)
-    return {"runtime_env": {"py_modules": modules}} if modules else {}
 
 
 def is_alive(rank: Any) -> bool:

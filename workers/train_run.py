@@ -6,6 +6,7 @@ train     in each worker's process: a generation, from `enter` to a checkpoint o
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -30,12 +31,14 @@ from workers.checkpoint_writer import Failed, Saved
 from workers.group import Group
 from workers.losses import cause_of_death
 from workers.membership import Plan
-from workers.rank import own_modules
+from workers.packages import own_modules
 from workers.restarts import Reply
 from workers.state import State
 from workers.status import Phase, Status
 from workers.storage import Storage, StorageError
 from workers.trainer import Trainer
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as in workers.rank
 
 RESIZE_S = 10.0
 """How often Ray Train looks whether there is room for more workers, where it began with fewer than it may have."""
