@@ -2,8 +2,9 @@
 
 Faults: SIGKILL of one worker, of several, of all; of a controller, the API, the reconciler; of a node, its raylet alone
 or all that runs there; of the Ray head; SIGSTOP of a worker; a node announced to leave, and gone at its deadline. Other
-sizes are asked for in between. Nodes come back. At the end every job must train on, its ledger must hold every sample
-once, its history every event once, and nothing of it or of its cluster may live on.
+sizes are asked for in between, which is no fault. Nodes come back. At the end every job must train on, its ledger must
+hold every sample once, its history every event once, with no change of size missing and no rollback beyond the last
+checkpoint, and nothing of it or of its cluster may live on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from api_schemas.errors import EmascaleError
 from api_schemas.views import Phase
 from service.head import HEAD_IP, NodeRecord
 from service.processes import Process, members, wait_until
+from tests import history
 from tests.integration.stage import PATIENCE_S, Job, Stage, staged
 
 REST_S = (0.5, 4.0)
@@ -39,6 +41,8 @@ ADDED = ("127.0.0.2", "127.0.0.3")
 """Nodes beside the head."""
 SLOTS = 2
 """Of each node."""
+RESIZE = "resize"
+"""It is no fault."""
 NOBODY = 0x7FFFFFFF
 """No process has this number."""
 
@@ -118,7 +122,7 @@ def _due(times: dict[str, float]) -> list[str]:
 
 
 class Chaos:
-    """The faults, and how often each was tried."""
+    """The faults, and how often each came to pass."""
 
     def __init__(self, stage: Stage, jobs: list[Job], nodes: Nodes, chance: random.Random) -> None:
         self.stage = stage
@@ -127,7 +131,7 @@ class Chaos:
         self._chance = chance
         self._faults: dict[str, tuple[int, Callable[[Job], None]]] = {
             "kill_worker": (12, lambda job: self._kill(job, 1)),
-            "kill_workers": (6, lambda job: self._kill(job, 2)),
+            "kill_workers": (6, lambda job: self._kill(job, 2, least=2)),
             "kill_all_workers": (2, lambda job: self._kill(job, 99)),
             "stop_worker": (2, self._freeze),
             "kill_controller": (4, lambda _: self._kill_any(stage.processes("ray::Controller"))),
@@ -136,8 +140,13 @@ class Chaos:
             "kill_node": (6, lambda _: nodes.kill()),
             "drain_node": (6, lambda _: nodes.drain()),
             "kill_head": (1, lambda _: nodes.kill_head()),
-            "resize": (12, lambda job: self._resize(job)),
+            RESIZE: (12, lambda job: self._resize(job)),
         }
+
+    @property
+    def faults(self) -> int:
+        """How many there were."""
+        return self.done.total() - self.done[RESIZE]
 
     def strike(self) -> None:
         """One fault, of a random kind, against a random job."""
@@ -147,12 +156,15 @@ class Chaos:
         try:
             self._faults[name][1](job)
         except (ProcessLookupError, EmascaleError):
-            return  # it was gone already, or the service is just being started again
+            return  # it was gone already, there were too few, or the service is just being started again
         self.done[name] += 1
         print(f"{time.strftime('%H:%M:%S')} {self.done.total()} {name} {job.id}", file=sys.stderr, flush=True)
 
-    def _kill(self, job: Job, count: int) -> None:
-        living = list(job.processes().values()) or [NOBODY]
+    def _kill(self, job: Job, count: int, *, least: int = 1) -> None:
+        """So many workers, or all that there are; nobody where there are fewer than `least`."""
+        living = list(job.processes().values())
+        if len(living) < least:
+            raise ProcessLookupError(f"{len(living)} live")
         for process in self._chance.sample(living, min(count, len(living))):
             os.kill(process, signal.SIGKILL)
 
@@ -195,7 +207,7 @@ def main(
             judged = _judge(stage, started)
         seen = nodes.seen
     leaked = judged.pop("leaked_processes") + sum(len(members(node.leader)) for node in seen.values())
-    result = {"faults": chaos.done.total(), "jobs": jobs, **judged, "leaked_processes": leaked, "by_kind": chaos.done}
+    result = {"faults": chaos.faults, "jobs": jobs, **judged, "leaked_processes": leaked, "by_kind": chaos.done}
     text = json.dumps(result, indent=2)
     print(text)
     if output is not None:
@@ -234,12 +246,13 @@ def _judge(stage: Stage, jobs: list[Job]) -> dict[str, int]:
         job.progresses(2000)
         stage.client.cancel(job.id)
         job.ends(Phase.CANCELLED)
-        ledger, events = stage.client.ledger(job.id), job.events()
+        ledger, events = stage.client.ledger(job.id), [event.model_dump() for event in job.events()]
         unaccounted = abs(sum(epoch.samples for epoch in ledger.epochs) - job.view.progress.samples)
-        judged["samples_lost"] += ledger.samples_lost + unaccounted
+        judged["samples_lost"] += ledger.samples_lost + unaccounted + history.lost_though_saved(events)
         judged["samples_repeated"] += ledger.samples_repeated
-        numbers = [(event.incarnation, event.sequence) for event in events]
-        judged["events_lost"] += len(numbers) - len(set(numbers)) + (not job.said("finished"))
+        numbers = [(event["incarnation"], event["sequence"]) for event in events]
+        judged["events_lost"] += len(numbers) - len(set(numbers)) + history.untold_sizes(events)
+        judged["events_lost"] += not any(event["type"] == "finished" for event in events)
     time.sleep(1.0)
     left = [process for title in ("ray::Rank", "ray::Controller") for process in stage.processes(title)]
     return judged | {"leaked_processes": sum(bool(Process.of(process)) for process in left)}
