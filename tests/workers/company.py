@@ -288,6 +288,7 @@ def digest(trainer: Trainer) -> str:
     for named in trainer.replica.state().groups.values():
         for name, tensor in named.items():
             found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    found.update(json.dumps(trainer.replica.noise.to_dict()).encode())
     return found.hexdigest()
 
 

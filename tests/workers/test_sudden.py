@@ -204,22 +204,30 @@ def test_a_joiner_that_dies_while_it_joins_stops_nobody(tmp_path: Path, moment: 
     assert "w1" not in theatre.training()
 
 
-def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path) -> None:
-    """Four of five, and others come in their places."""
+@pytest.mark.parametrize("second_moment", ["measured", "per_worker"])
+def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path, second_moment: str) -> None:
+    """Four of five, and others come in their places. With `per_worker` the spread of the shards is in Adam's v."""
+    kappa = 3.0  # at the base batch v would be fed nothing but the gradient
+    job = plane(
+        batch={"base": int(BATCH / kappa), "per_worker": 2},
+        elasticity={"workers": (1, 8), "kappa": (kappa, kappa)},
+        scaling={"second_moment": second_moment, "sample_every": 2},
+    )
 
     async def script(theatre: Theatre) -> None:
         moments = ["group:Group.all_gather", "trainer:exchange", "trainer:Trainer._loss"]
         for number, moment in enumerate(moments):
             theatre.crew.prepared[f"w{number + 1}"] = partial(die_before, moment, number + 2)
-        theatre.allocation = allocation(5)
+        theatre.allocation = allocation(5, kappa=(kappa, kappa))
         await theatre.trains("w0", "w1", "w2", "w3", "w4")
         theatre.crew.strike("w4")
         await theatre.until(lambda: len(theatre.told("rank_lost")) == 4)
         await theatre.until(lambda: len(theatre.training()) == 5)
         await theatre.trains(*theatre.training())
 
-    theatre = perform(script, tmp_path)
+    theatre = perform(script, tmp_path, job)
     check_nothing_lost(theatre, dead=4)
+    assert {event["kappa"] for event in theatre.told("resized")} == {(kappa, kappa)}
     assert set(theatre.training()).isdisjoint({"w1", "w2", "w3", "w4"})
 
 
