@@ -17,6 +17,7 @@ from service import jobs as job_records
 from service import openapi, problems
 from service.access import Access
 from service.admission import ReadRecipe
+from service.changes import Looks
 from service.channels import Channels
 from service.context import Context
 from service.db import Database
@@ -49,6 +50,7 @@ def create_app(
     telemetry = TelemetryConfig(tracing=False, metrics=False, logs=False)
     app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None, telemetry=telemetry)
     meters = Meters(database)
+    rows = Snapshots(KEPT_BYTES)
     app.state.context = Context(
         meters=meters,
         settings=settings,
@@ -58,8 +60,9 @@ def create_app(
         revisions=Reads(partial(job_records.revisions, database)),
         texts=Reads(partial(job_records.texts, database)),
         channels=Channels(database, settings.event_poll_s),
+        looks=Looks(partial(job_records.listing, database, kept=rows)),
         views=Snapshots(KEPT_BYTES),
-        rows=Snapshots(KEPT_BYTES),
+        rows=rows,
     )
     for module in (jobs, history):
         app.include_router(module.streams)

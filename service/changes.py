@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -11,11 +13,9 @@ from fastapi.sse import ServerSentEvent
 
 from api_schemas.errors import Unavailable
 from api_schemas.views import JobChanges
-from service import jobs
 from service.channels import OUTAGE_POLL_S
 from service.db import Database
 from service.jobs import JobQuery, Listing
-from service.snapshots import Snapshots
 
 OVERLAP = timedelta(seconds=10)
 """A change is dated before it is committed, so a resumed stream looks this far behind its cursor."""
@@ -24,11 +24,37 @@ Told = Mapping[str, int]
 """Revisions by id, in the page's order."""
 
 
+class Looks:
+    """At pages of the list: who asks for the same one while it is being read shares what is found.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, look: Callable[[JobQuery], Listing]) -> None:
+        """`look` blocks; it may raise Unavailable and InvalidRequest."""
+        self._look = look
+        self._under_way: dict[str, asyncio.Task[Listing]] = {}
+
+    async def at(self, query: JobQuery) -> Listing:
+        """The page. Raises what `look` does."""
+        key = query.model_dump_json()
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(run_sync(self._look, query))
+            task.add_done_callback(lambda done: self._end(key, done))
+        return await asyncio.shield(task)  # one who leaves must not take it from the others
+
+    def _end(self, key: str, task: asyncio.Task[Listing]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # is taken note of even if all who asked have left
+
+
 async def stream(
-    database: Database, kept: Snapshots, query: JobQuery, after: int, poll_s: float
+    database: Database, looks: Looks, query: JobQuery, after: int, poll_s: float
 ) -> AsyncIterator[ServerSentEvent]:
     """First the page, or where a stream was broken off what changed since; then every change of it. Never ends;
-    a database that does not answer is waited for.
+    a database that does not answer is waited for. All streams look at the same moments, and so share their looks.
 
     `after` is the id of the last message that was heard: milliseconds since 1970; 0: none was.
     """
@@ -36,7 +62,7 @@ async def stream(
     while True:
         asked_at = database.now()
         try:
-            page = await run_sync(jobs.listing, database, query, kept)
+            page = await looks.at(query)
         except Unavailable:
             await anyio.sleep(OUTAGE_POLL_S)
             continue
@@ -45,7 +71,7 @@ async def stream(
         told = {each.id: each.revision for each in page.listed}
         if news is not None:
             yield ServerSentEvent(raw_data=news, id=str(cursor))
-        await anyio.sleep(poll_s)
+        await anyio.sleep(poll_s - time.monotonic() % poll_s)
 
 
 def beginning(page: Listing, after: int) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.admission import ReadRecipe
+from service.changes import Looks
 from service.channels import Channels
 from service.db import Database
 from service.meters import Meters
@@ -30,6 +31,7 @@ class Context:
     texts: Reads[tuple[int, bytes]]
     """Of `JobView`, with its revision."""
     channels: Channels
+    looks: Looks
     views: Snapshots
     """Of `JobView`."""
     rows: Snapshots

@@ -92,7 +92,7 @@ async def stream(
 ) -> AsyncIterator[ServerSentEvent]:
     """The same page, live."""
     poll_s = LIST_POLLS * context.settings.event_poll_s
-    async for message in changes.stream(context.database, context.rows, query, after, poll_s):
+    async for message in changes.stream(context.database, context.looks, query, after, poll_s):
         yield message
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -26,7 +26,7 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromiu
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: npm ci in service/dashboard/ui")
 OUTPUT = ROOT / "test-output" / "dashboard"
 WIDTHS = {"wide": 1440, "phone": 390}
-THEMES = ("light", "dark")
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 PATIENCE_MS = 60_000
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -82,16 +82,19 @@ class Screen:
         return wider
 
     def barriers(self) -> list[str]:
-        """What axe finds serious or worse, in each theme."""
+        """What axe finds serious or worse, at each width, in each theme."""
         found: list[str] = []
-        for theme in THEMES:
-            self.page.emulate_media(color_scheme=theme)
-            self.page.evaluate(AXE.read_text())
-            result: Any = self.page.evaluate("axe.run()")
-            for violation in result["violations"]:
-                if violation["impact"] in ("serious", "critical"):
-                    targets = [node["target"] for node in violation["nodes"]]
-                    found.append(f"{theme}: {violation['id']}: {json.dumps(targets)}")
+        for width, pixels in WIDTHS.items():
+            self.page.set_viewport_size({"width": pixels, "height": 900})
+            for theme in THEMES:
+                self.page.emulate_media(color_scheme=theme)
+                self.page.evaluate(AXE.read_text())
+                result: Any = self.page.evaluate("axe.run()")
+                for violation in result["violations"]:
+                    if violation["impact"] in ("serious", "critical"):
+                        targets = [node["target"] for node in violation["nodes"]]
+                        found.append(f"{width}, {theme}: {violation['id']}: {json.dumps(targets)}")
+        self.page.set_viewport_size({"width": WIDTHS["wide"], "height": 900})
         return found
 
     @property

@@ -23,6 +23,7 @@ LONG = {
     "schedule": {"budget": "2000 epochs", "warmup": "2 epochs", "lr": "cosine"},
     "evaluation": {"every": "5 epochs"},
 }
+PROGRESS = re.compile(r"^[\d\s]+ of [\d\s]+ samples$")
 IDLE_S = 30
 IDLE_BYTES_A_MINUTE = 5000
 
@@ -92,10 +93,17 @@ def test_a_job_from_the_form_to_its_change_of_size_and_its_end(stage: Stage, scr
     expect(page.get_by_role("row").filter(has_text="2 → 1")).to_contain_text("0 steps")
     assert job.rows()[-1].workers == (2, 1)
 
+    another = stage.submit(name="another", elasticity={"workers": [9, 9]})
+    screen.go(f"/jobs/{another.id}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("another")
     page.get_by_role("button", name="Cancel job").click()
     screen.shown("cancel")
     page.get_by_role("button", name="Cancel the job").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("cancelled")
+    another.ends(Phase.CANCELLED)
+    screen.go(f"/jobs/{job.id}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("running")
+    stage.client.cancel(job.id)
     job.ends(Phase.CANCELLED)
 
 
@@ -277,19 +285,58 @@ def test_the_cluster_and_why_a_job_waits(stage: Stage, screen: Screen) -> None:
     stage.client.cancel(large.id)
 
 
+def test_by_keyboard_alone(stage: Stage, screen: Screen) -> None:
+    job = stage.submit(name="by hand", elasticity={"workers": [9, 9]})
+    page = screen.go("/jobs")
+    heading = page.get_by_role("heading", level=1)
+    press(page, page.get_by_role("link", name="by hand"))
+    expect(heading).to_contain_text("by hand")
+    press(page, page.get_by_role("button", name="Cancel job"))
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Cancel job")).to_be_focused()
+    page.keyboard.press("Enter")
+    press(page, page.get_by_role("button", name="Cancel the job"))
+    expect(heading).to_contain_text("cancelled")
+    job.ends(Phase.CANCELLED)
+
+
+def press(page: Page, wanted: Locator) -> None:
+    """Go there by Tab, and press Enter."""
+    expect(wanted).to_be_visible()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError("Tab never comes there")
+
+
 @pytest.mark.usefixtures("ended")
 def test_a_service_that_goes_and_comes_back(stage: Stage, browser: Browser) -> None:
-    screen = Screen(browser, stage.address)
+    screen, other = Screen(browser, stage.address), Screen(browser, stage.address)
     page = screen.go("/jobs")
     expect(page.get_by_role("row").filter(has_text="short")).to_be_visible()
+    trains = stage.submit(name="trains on", elasticity={"workers": [1, 2]}, **LONG)
+    progress = other.go(f"/jobs/{trains.id}").get_by_text(PROGRESS)
+    seen = progress.text_content() or ""
+    expect(progress).not_to_have_text(seen)
     port = int(stage.address.rpartition(":")[2])
     stage.kill()
     try:
-        expect(page.get_by_text("The service does not answer.")).to_be_visible()
+        for each in (screen, other):
+            expect(each.page.get_by_text("The service does not answer.")).to_be_visible()
         screen.shown("away")
+        seen = progress.text_content() or ""
     finally:
         stage.serve(port)
-    expect(page.get_by_text("The service does not answer.")).to_have_count(0)
+    for each in (screen, other):
+        expect(each.page.get_by_text("The service does not answer.")).to_have_count(0)
+    expect(progress).not_to_have_text(seen)
+    stage.client.cancel(trains.id)
+    expect(other.page.get_by_role("heading", level=1)).to_contain_text("cancelled")
+    other.close()
     job = stage.submit(name="after the outage", elasticity={"workers": [9, 9]})
     expect(page.get_by_role("row").filter(has_text="after the outage")).to_be_visible()
     stage.client.cancel(job.id)
@@ -303,7 +350,7 @@ def test_the_page_of_a_job_that_trains_hears_what_is_new_and_asks_for_nothing_wh
     screen.page.on("request", lambda request: asked.append(request.url.removeprefix(stage.address)))
     job = stage.submit(name="watched", elasticity={"workers": [1, 2]}, **LONG)
     page = screen.go(f"/jobs/{job.id}")
-    progress = page.get_by_text(re.compile(r"^[\d\s]+ of [\d\s]+ samples$"))
+    progress = page.get_by_text(PROGRESS)
     for _ in range(3):
         seen = progress.text_content() or ""
         expect(progress).not_to_have_text(seen)
@@ -383,4 +430,13 @@ def test_everybody_can_use_it(screen: Screen, ended: Job, name: str) -> None:
     page.wait_for_timeout(1000)
     screen.shown(name)
     assert not screen.overflows()
+    assert screen.barriers() == []
+
+
+@needs_axe
+@pytest.mark.parametrize("name", ["Resize", "Pause", "Cancel job"])
+def test_everybody_can_answer_a_question(screen: Screen, waiting: Job, name: str) -> None:
+    page = screen.go(f"/jobs/{waiting.id}")
+    page.get_by_role("button", name=name, exact=True).click()
+    expect(page.get_by_role("dialog")).to_be_visible()
     assert screen.barriers() == []

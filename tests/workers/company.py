@@ -6,6 +6,7 @@ Processes are forked from a server that has imported everything, so a new worker
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import hashlib
 import itertools
 import json
@@ -213,7 +214,8 @@ class _Player:
         try:
             number, answer = self._connection.recv()
         except (EOFError, OSError):
-            return self._lose()
+            self._process.join(1.0)
+            return self._lose(f"Its process ended, with {self._process.exitcode}.")
         call = self._calls.pop(number, None)
         if call is not None and not call.done():
             if isinstance(answer, Exception):
@@ -222,14 +224,14 @@ class _Player:
                 call.set_result(answer)
         return None
 
-    def _lose(self) -> None:
+    def _lose(self, reason: str = "Its process ended.") -> None:
         self._gone = True
         if self._attached:
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
             self._attached = False
         for call in self._calls.values():
             if not call.done():
-                call.set_exception(WorkerGone("Its process ended."))
+                call.set_exception(WorkerGone(reason))
         self._calls = {}
 
 
@@ -237,6 +239,7 @@ class _Player:
 
 
 def _live(connection: Connection) -> None:
+    faulthandler.enable()  # a process that crashes says where
     torch.set_num_threads(1)
     lock = threading.Lock()
     member: Member | None = None
