@@ -82,7 +82,7 @@ class Trainer:
         self._tally = Tally()
         self._generation = 0
         self._change: Change | None = None  # entered, and not reported yet
-        self._trained_at: Size | None = None  # the size of the last generation that trained
+        self._trained_at: Size | None = None  # the size of the last generation that trained, or was told of
         self._wrapped: _Wrapped | None = None  # by the present generation
         self._settled = False  # it has done a step
         self._step_ended = time.monotonic()
@@ -263,6 +263,7 @@ class Trainer:
         self._step_ended = time.monotonic()
         self.step_s = self._step_ended - began
         self._settled = True
+        self._trained_at = self.replica.size
         self._tally.add(stop - start, loss)
         if not math.isfinite(loss) and not self._diverged:
             self._warn_of_divergence(group, stop)
@@ -346,8 +347,8 @@ class Trainer:
             workers, kappa = self._change.workers[1], self._change.kappa[1]
             print(f"sample {self.replica.samples}: workers {workers}, kappa {kappa:g}", flush=True)
             self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
+            self._trained_at = self.replica.size  # of those who tell nothing, with the first step
         self._change = None
-        self._trained_at = self.replica.size
 
 
 def _sleep(group: Group, seconds: float) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.history import untold_sizes
 from tests.workers.company import BATCH, Theatre, perform, plane
 from tests.workers.stage import allocation
 from workers.group import Group
@@ -184,6 +185,8 @@ def test_a_survivor_that_dies_before_the_next_generation_trains(tmp_path: Path, 
     theatre = perform(script, tmp_path)
     check_nothing_lost(theatre, dead=2)
     assert set(theatre.training()) - {"w4", "w5", "w6"} == {"w0", "w2", "w3"} - {second}
+    if moment != "when its first step is confirmed":  # the lead may take along what it had to tell of that generation
+        assert untold_sizes(theatre.events) == 0
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
