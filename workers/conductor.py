@@ -20,7 +20,7 @@ from workers.chronicle import RESUMED, Chronicle
 from workers.departures import left, sentence, urgent
 from workers.desk import Desk, allocation_of
 from workers.losses import WENT_WITH_NODE, Losses
-from workers.membership import Move, Plan, Wish, has_begun, is_broken, next_move
+from workers.membership import Move, Plan, Wish, has_begun, has_entered, is_broken, next_move
 from workers.roll import Crew, Roll
 from workers.spool import Spool
 from workers.stalls import judge
@@ -79,9 +79,13 @@ class Conductor:
         return self._desk.is_over(acked)
 
     def is_stranded(self, node: str) -> bool:
-        """Whether this node is to leave, and no worker lives on one that is."""
-        departures = self._desk.departures
-        return node in {each.node for each in departures} and not left(departures, self._roll.workers.values())
+        """Whether this node is to leave, no worker lives on one that is, and none is on the way to a generation: those
+        meet at a store that this controller holds.
+        """
+        departures, workers, plan = self._desk.departures, self._roll.workers, self._plan
+        if node not in {each.node for each in departures} or left(departures, workers.values()):
+            return False
+        return plan is None or plan.not_before > 0 or has_entered(plan, workers)
 
     async def run(self) -> None:
         """Until the job has come to an end."""

@@ -61,6 +61,11 @@ def has_begun(plan: Plan, workers: Mapping[str, Status]) -> bool:
     return any(status.samples >= 0 and status.generation >= plan.generation for status in workers.values())
 
 
+def has_entered(plan: Plan, workers: Mapping[str, Status]) -> bool:
+    """Whether all of its members that live train in this generation."""
+    return all(_trains_in(plan, workers[name]) for name in plan.members if name in workers)
+
+
 def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, patient: bool) -> Move:
     """From the wish, the last generation announced and the workers that live, to what is done next.
 
@@ -82,7 +87,7 @@ def next_move(wish: Wish, plan: Plan | None, workers: Mapping[str, Status], *, p
         return replace(moves, members=_chosen([*core, *spare], wish, workers, farthest) if out else None)
     if any(workers[name].phase is Phase.DONE for name in core):
         return Move()
-    entered = all(_trains_in(plan, workers[name]) for name in core)
+    entered = has_entered(plan, workers)
     if entered and (wish.ends or _is_cornered(wish, plan, workers)):
         return replace(moves, retire=True)
     deferred = plan.not_before > 0 and not entered and not has_begun(plan, workers)

@@ -10,6 +10,7 @@ from api_schemas.exchange import Departure
 from tests.workers.stage import Stage, allocation, now, play
 from workers import desk, roll
 from workers.departures import HASTE_S, HASTE_TIMES, sentence, urgent
+from workers.status import Phase
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -153,6 +154,23 @@ def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it
     assert "10.0.0.1 may be gone by" in stage.told("resized")[-1]["reason"]
     assert not stage.told("rank_lost")
     assert not stage.told("rollback")
+
+
+def test_the_controller_does_not_go_while_workers_are_on_the_way_to_a_generation() -> None:
+    """They meet at a store that it holds."""
+
+    async def script(stage: Stage) -> None:
+        await stage.train(2)
+        stage.departures = [departure("elsewhere")]
+        await stage.until(lambda: stage.conductor.is_stranded("elsewhere"))
+        stage.allocation = allocation(3)
+        await stage.until(lambda: "w2" in stage.crew.actors and stage.crew.actors["w2"].phase is Phase.JOINING)
+        assert not stage.conductor.is_stranded("elsewhere")
+        stage.crew.hang("w2")
+        await stage.until(lambda: stage.crew.actors["w0"].phase is Phase.JOINING)
+        assert not stage.conductor.is_stranded("elsewhere")
+
+    play(script)
 
 
 def test_it_does_not_wait_for_the_sample_of_a_resize() -> None:
