@@ -13,7 +13,7 @@ from itertools import groupby, islice
 import anyio
 from anyio.to_thread import run_sync
 
-from api_schemas.errors import NotFound
+from api_schemas.errors import NotFound, Unavailable
 from service.storage import Folder, Stored
 
 FOLDER = "logs"
@@ -39,18 +39,25 @@ async def follow(
     """The same, and then what comes, until the job has ended and its last segments are read.
 
     Each look, every `poll_s` seconds, lists all segments: behind S3 a request for a thousand of them. No segment is
-    read twice.
+    read twice. A storage that does not answer has nothing new; in the first look it raises Unavailable.
     """
     seen: set[str] = set()
+    first = True
     while True:
         last = await run_sync(ended)
-        segments = [each for each in await run_sync(_segments, folder, rank) if each.path not in seen]
-        seen.update(segment.path for segment in segments)
-        for line in await run_sync(_read_all, folder, segments, rank, tail):
-            yield line
-        if last:
-            return
-        tail = None
+        try:
+            segments = [each for each in await run_sync(_segments, folder, rank) if each.path not in seen]
+            lines = await run_sync(_read_all, folder, segments, rank, tail if first else None)
+        except Unavailable:
+            if first:
+                raise
+        else:
+            first = False
+            seen.update(segment.path for segment in segments)
+            for line in lines:
+                yield line
+            if last:
+                return
         await anyio.sleep(poll_s)
 
 

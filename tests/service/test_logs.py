@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api_schemas.errors import Unavailable
 from api_schemas.stream import lines
 from service import logs
 from service.app import create_app
@@ -131,6 +132,27 @@ def test_whoever_follows_hears_what_comes_until_the_job_has_ended(world: World, 
         world.store(controller.job, "logs/w0/000003.log", line(4, "four"))
         controller.report(finished("succeeded"))
         assert [text.rpartition(" ")[2] for text in said] == ["four"]
+
+
+def test_a_storage_that_is_away_for_a_while_has_nothing_new(
+    world: World, wire: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = world.run()
+    world.store(controller.job, "logs/w0/000001.log", line(1, "one"))
+    list_files, refused = Folder.files, Event()
+
+    def away(self: Folder, below: str) -> list[Stored]:
+        refused.set()
+        raise Unavailable("The storage does not answer.")
+
+    with following(wire, controller.job) as said:
+        assert next(said).endswith("one")
+        monkeypatch.setattr(Folder, "files", away)
+        assert refused.wait(PATIENCE_S)
+        world.store(controller.job, "logs/w0/000002.log", line(2, "two"))
+        controller.report(finished("succeeded"))
+        monkeypatch.setattr(Folder, "files", list_files)
+        assert [text.rpartition(" ")[2] for text in said] == ["two"]
 
 
 def test_followed_from_the_tail_on(world: World, wire: httpx.Client, job: str) -> None:

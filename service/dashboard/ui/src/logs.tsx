@@ -1,11 +1,13 @@
 /** The log of a job's workers, followed as it grows. */
 import { useEffect, useRef, useState, type ReactNode } from "react";
-import { open } from "./api";
+import { open, Refused } from "./api";
 import { Failure } from "./parts";
 import { useCutOff } from "./session";
+import { useVisible } from "./stream";
 
 const TAIL = 500;
 const KEPT = 5000;
+const RETRY_MS = 3000;
 
 export function LogsPart({ id }: { id: string }): ReactNode {
   const [worker, setWorker] = useState("");
@@ -53,20 +55,44 @@ interface Log {
 
 const EMPTY: Log = { lines: [], workers: [], error: null };
 
+/** Read from the tail on, again wherever it broke off; what is shown stays until the new lines come. */
 function useLog(id: string, worker: string, follow: boolean): Log {
   const [log, setLog] = useState<Log>(EMPTY);
-  const cutOff = useCutOff();
+  const visible = useVisible();
+  const idle = useCutOff() || !visible;
   useEffect(() => {
-    if (cutOff) return undefined;
-    const stop = new AbortController();
     setLog((before) => ({ ...EMPTY, workers: before.workers }));
-    const add = (lines: string[]): void => setLog((before) => longer(before, lines));
-    read(id, worker, follow, add, stop.signal).catch((error: Error) => {
-      if (!stop.signal.aborted) setLog((before) => ({ ...before, error }));
-    });
+  }, [id, worker]);
+  useEffect(() => {
+    if (idle) return undefined;
+    const stop = new AbortController();
+    void readOn(id, worker, follow, setLog, stop.signal);
     return () => stop.abort();
-  }, [id, worker, follow, cutOff]);
+  }, [id, worker, follow, idle]);
   return log;
+}
+
+type SetLog = (next: (before: Log) => Log) => void;
+
+async function readOn(id: string, worker: string, follow: boolean, setLog: SetLog, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    let begun = false;
+    const add = (lines: string[]): void => {
+      const afresh = !begun;
+      begun = true;
+      setLog((before) => longer(afresh ? { ...EMPTY, workers: before.workers } : before, lines));
+    };
+    try {
+      await read(id, worker, follow, add, signal);
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      setLog((before) => ({ ...before, error: error as Error }));
+      if (!follow || (error instanceof Refused && error.status < 500)) return;
+    }
+    await new Promise((done) => setTimeout(done, RETRY_MS));
+    if (signal.aborted) return;
+  }
 }
 
 function longer(log: Log, lines: string[]): Log {
@@ -87,9 +113,17 @@ async function read(
   const response = await open(`/v1/jobs/${id}/logs?${query}`, { signal });
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+  for (let piece = await next(reader); !piece.done; piece = await next(reader)) {
     const whole = (rest + piece.value).split("\n");
     rest = whole.pop()!;
     if (whole.length) add(whole);
+  }
+}
+
+async function next(reader: ReadableStreamDefaultReader<string>): Promise<ReadableStreamReadResult<string>> {
+  try {
+    return await reader.read();
+  } catch {
+    throw new Error("The log broke off; it is read again in a moment.");
   }
 }

@@ -78,7 +78,7 @@ function listen(address: string, take: (batch: Message[]) => void, become: (stat
 }
 
 /** Whether somebody can see the page. */
-function useVisible(): boolean {
+export function useVisible(): boolean {
   return useSyncExternalStore(onVisibility, () => document.visibilityState === "visible");
 }
 
