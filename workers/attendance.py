@@ -85,6 +85,7 @@ class Attendance:
             generation=self._plan.generation,
             members=self._plan.members,
             samples=self.trainer.replica.samples if self.trainer else -1,
+            committed=self.trainer.committed if self.trainer else -1,
             step_s=self.trainer.step_s if self.trainer else 0.0,
             version=self.journal.version,
             records=tuple(self.journal.records(self._reply.heard)),

@@ -36,6 +36,7 @@ class Chronicle:
         notes = spool.notes
         self.started: bool = notes.get("started", False)  # a generation of this incarnation has trained
         self.generation: int = notes.get("generation", 0)  # the last one that trains or trained
+        self._entered: list[int] = notes.get("entered", [self.generation, -1])  # it, and the sample of its last size
         self.committed: int = notes.get("committed", launch.before.samples if launch.before else 0)
         self.exported: bool = notes.get("exported", False)
         self.finished: bool = notes.get("finished", False)
@@ -113,9 +114,9 @@ class Chronicle:
                 self._take(dict(record))
         if status.generation != self.generation or not self.started:
             return  # a generation that nobody has reported yet
-        if status.samples > self._reached:
-            self._reached, self._progressed_at = status.samples, self._now()
-        fresh = [point for point in status.points if point[0] > self._seen]
+        if status.committed > self._reached:
+            self._reached, self._progressed_at = status.committed, self._now()
+        fresh = [point for point in status.points if self._seen < point[0] <= self._reached]
         if fresh:
             self._seen = fresh[-1][0]
             self.say("metrics", points=fresh)
@@ -134,7 +135,11 @@ class Chronicle:
             self.say(kind, **record)
 
     def _enter(self, change: dict[str, Any]) -> None:
-        """A generation trains: bring the line to where it begins, then say so."""
+        """A generation trains: bring the line to where it begins, then say so. Some say it twice."""
+        entered = [change["generation"], change["samples"]]
+        if self.started and entered <= self._entered:
+            return
+        self._entered = entered
         if self.started and change["generation"] == self.generation:
             self._commit()
             self._resized(change, 0)  # it has trained before, and goes on; others may have told of later steps already
@@ -217,7 +222,8 @@ class Chronicle:
             "saved",
             "resumes",
         )
-        inner = {"seen": self._seen, "heard": dict(self._heard), "progressed_at": self._progressed_at.isoformat()}
+        inner = {"seen": self._seen, "heard": dict(self._heard), "entered": self._entered}
+        inner["progressed_at"] = self._progressed_at.isoformat()
         return {name: getattr(self, name) for name in names} | inner
 
 

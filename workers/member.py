@@ -62,6 +62,7 @@ class Member:
                 pending=self._next.generation if self._next else 0,
                 broken=self._broken,
                 samples=self._trainer.replica.samples if self._trainer else -1,
+                committed=self._trainer.committed if self._trainer else -1,
                 step_s=self._trainer.step_s if self._trainer else 0.0,
                 save_s=self._trainer.save_s if self._trainer else 0.0,
                 doing=self._pulse.look(self._thread.ident),

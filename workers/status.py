@@ -64,7 +64,8 @@ class Status:
     members: tuple[str, ...] = ()  # of that generation, in the order of ranks
     pending: int = 0  # the generation that was announced and has not begun; 0: none
     broken: int = 0  # the highest generation that ended for it by a failure, or was declared broken to it
-    samples: int = -1  # committed; -1: it has no state
+    samples: int = -1  # that it has seen; -1: it has no state
+    committed: int = -1  # those that all members of its generation are known to have seen
     step_s: float = 0.0  # how long its last step took; 0: none yet
     save_s: float = 0.0  # how long its last checkpoint took until it was durable; 0: none yet
     doing: Doing = field(default_factory=Doing)

@@ -26,6 +26,7 @@ from api_schemas.exchange import Launch
 from api_schemas.jobs import JobSpec
 from workers import recipes
 from workers.archive import Archive
+from workers.changes import Changes
 from workers.data import SampleOrder, micro_batches, slices
 from workers.device import Device
 from workers.feed import Feed
@@ -81,12 +82,12 @@ class Trainer:
         self._diverged = False  # and said so
         self._tally = Tally()
         self._generation = 0
-        self._change: Change | None = None  # entered, and not reported yet
-        self._trained_at: Size | None = None  # the size of the last generation that trained, or was told of
+        self._changes = Changes(journal)
         self._wrapped: _Wrapped | None = None  # by the present generation
         self._settled = False  # it has done a step
         self._step_ended = time.monotonic()
         self.step_s = 0.0  # how long the last step took
+        self.committed = -1  # samples that all members are known to have seen; -1: it has no state
         self.retires = False  # set from outside: nobody looks after this worker any more
         self.retired = False  # the generation has ended for that, by one of its members
 
@@ -112,21 +113,25 @@ class Trainer:
     def enter(self, group: Group, plan: Plan) -> None:
         """Make this worker's replica that of a new generation: agreed, handed on, and converted to its size."""
         self._archive.enter(plan.generation)
-        standings = group.all_gather(torch.tensor([self.replica.samples]))
-        roles = transfers([int(samples) for samples in standings.flatten()])
+        gathered = group.all_gather(torch.tensor([self.replica.samples]))
+        standings = [int(samples) for samples in gathered.flatten()]
+        roles = transfers(standings)
         if roles.fresh and group.rank == 0:
             self._restore_or_begin(plan, group.world)
         self._hand_on(group, roles)
+        self.committed = self.replica.samples if roles.fresh else min(samples for samples in standings if samples >= 0)
         self._resize(group, plan, restored=roles.fresh)
         self._wrap(group)
 
     def run(self, group: Group, waiting: Waiting) -> bool:
         """Train. True: the budget is used up; False: a new generation waits, or all `retired`. Raises MeshBroken."""
         while True:
-            self._report_change(group)
+            pause_s = time.monotonic() - self._step_ended
+            self._changes.tell(leads=group.rank == 0, pause_s=pause_s, horizon=self.replica.horizon)
             self._occasions.attend(group, done=self.done)
             if self.done:
                 group.vote(False)  # nobody leaves before the lead has written its last file
+                self.committed = self.replica.samples
                 return True
             if self.step(group, waiting):
                 if self.retired:
@@ -151,6 +156,7 @@ class Trainer:
         """Whether the lead could not write it."""
         self._archive.settle()
         lacks, _ = group.vote(group.rank == 0 and self._archive.saved != self.replica.samples)
+        self.committed = self.replica.samples
         return lacks
 
     def undo(self) -> None:
@@ -168,7 +174,7 @@ class Trainer:
         else:
             self.replica.load(state)
         self._occasions.due = {"evaluate", "export"} if self.done else set()
-        self._trained_at = self.replica.size
+        self._changes.last = self.replica.size
 
     def _hand_on(self, group: Group, roles: Transfers) -> None:
         """Joiners, and whoever missed the last step, get the replica of those who have it, and what is due."""
@@ -185,12 +191,12 @@ class Trainer:
             self.replica.load(received, adopt=True)
             self._occasions.due = set(received.meta["due"])
             self._tally = Tally(**received.meta["tally"])
-            self._trained_at = Size(**received.meta["trained_at"])
+            self._changes.last = Size(**received.meta["trained_at"])
             self._journal.rewind(self.replica.samples)
 
     def _size_before(self) -> Size:
         """What a change of size is told against. A generation that broke before it trained is not told of at all."""
-        return self._trained_at or self.replica.size
+        return self._changes.last or self.replica.size
 
     def _resize(self, group: Group, plan: Plan, *, restored: bool) -> None:
         self._generation = plan.generation
@@ -208,7 +214,7 @@ class Trainer:
         replica, old = self.replica, self._size_before()
         before = values_at(replica.spec, old, replica.samples, replica.horizon)
         replica.resize(new)
-        self._change = Change(
+        change = Change(
             generation=self._generation,
             cause=cause,
             reason=reason,
@@ -223,6 +229,7 @@ class Trainer:
             state_factors=state_factors(replica.spec, old, new),
             warnings=warnings_at(replica.spec, new, replica.horizon),
         )
+        self._changes.enter(change, new)
 
     def _wrap(self, group: Group) -> None:
         """DDP over this generation's group; all members hold the same weights already."""
@@ -263,7 +270,8 @@ class Trainer:
         self._step_ended = time.monotonic()
         self.step_s = self._step_ended - began
         self._settled = True
-        self._trained_at = self.replica.size
+        self.committed = stop if group.world == 1 else start  # all who voted had taken the step before
+        self._changes.trains(self.replica.size)
         self._tally.add(stop - start, loss)
         if not math.isfinite(loss) and not self._diverged:
             self._warn_of_divergence(group, stop)
@@ -339,16 +347,6 @@ class Trainer:
         if self.done or crossed(start, stop, max(1, self.replica.horizon.total_samples // CURVE_POINTS)):
             self._journal.point(stop, self._tally.point(self.replica))
         self._occasions.fall_due(start, stop, done=self.done)
-
-    def _report_change(self, group: Group) -> None:
-        """Say that this generation trains, with the pause that making it cost: it ends here."""
-        if self._change and group.rank == 0:
-            pause = time.monotonic() - self._step_ended
-            workers, kappa = self._change.workers[1], self._change.kappa[1]
-            print(f"sample {self.replica.samples}: workers {workers}, kappa {kappa:g}", flush=True)
-            self._journal.record("entered", pause_s=pause, horizon=asdict(self.replica.horizon), **asdict(self._change))
-            self._trained_at = self.replica.size  # of those who tell nothing, with the first step
-        self._change = None
 
 
 def _sleep(group: Group, seconds: float) -> None:

@@ -116,6 +116,7 @@ class Ensemble:
             pending=actor.next.generation if actor.next else 0,
             broken=actor.broken,
             samples=actor.samples,
+            committed=actor.samples,
             step_s=actor.step_s,
             doing=actor.doing,
             version=actor.version,

@@ -115,6 +115,7 @@ class Worker:
                 phase=Phase.TRAINING,
                 generation=self.generation,
                 samples=self.samples,
+                committed=self.samples,
                 records=tuple(self.journal.records(chronicle.heard(self.name))),
                 points=tuple(self.journal.points(chronicle.seen)),
             ),

@@ -167,6 +167,36 @@ def test_a_change_within_a_generation_is_no_rollback_though_others_have_told_of_
     assert (resized["samples"], resized["samples_lost"], resized["kappa"]) == (8, 0, (1.0, 2.0))
 
 
+@pytest.mark.parametrize("heard", [False, True], ids=["not heard from the first", "heard from both"])
+def test_a_size_that_the_next_lead_tells_once_more_is_told_once(life: Life, lead: Worker, heard: bool) -> None:
+    other = Worker("w1", samples=16, generation=1)
+    lead.train(16)
+    for worker in (lead, other):
+        worker.enter(2, size=3)
+        worker.train(8)
+    if heard:
+        lead.poll(life.chronicle)
+        life.flush()
+        life.begin()
+    other.enter(3, size=2)
+    other.poll(life.chronicle)
+    told = [(event["generation"], event["samples"], event["workers"][1]) for event in life.told("resized")]
+    assert told == [(2, 16, 3), (3, 24, 2)]
+    assert life.ranges() == [(0, 16, 1), (16, 24, 2)]
+    assert not life.told("rollback")
+
+
+def test_nobody_is_told_of_a_point_before_its_sample(life: Life, lead: Worker) -> None:
+    other = Worker("w1", generation=1)
+    other.train(8, point=True)
+    other.samples = 0  # as far as it is known to all
+    other.poll(life.chronicle)
+    assert not life.told("metrics")
+    other.samples = 8
+    other.poll(life.chronicle)
+    assert [event["points"][0][0] for event in life.told("metrics")] == [8]
+
+
 def test_steps_are_lost_whole(life: Life, lead: Worker) -> None:
     lead.train(25)
     lead.poll(life.chronicle)

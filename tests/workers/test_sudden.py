@@ -17,7 +17,9 @@ from tests.history import untold_sizes
 from tests.workers.company import BATCH, Theatre, perform, plane
 from tests.workers.stage import allocation
 from workers.group import Group
+from workers.journal import Journal
 from workers.mesh import Mesh, MeshBroken, Rendezvous
+from workers.trainer import Trainer
 
 NOW = 10
 """The vote at which it happens."""
@@ -51,6 +53,16 @@ def live(_: Group) -> None:
 
 def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def live_a_little(_: Group) -> None:
+    """Take the step, answer whoever asks how far it is, and die."""
+
+    def last_words(*_: object, **__: object) -> None:
+        time.sleep(0.5)
+        die()
+
+    Trainer._note = last_words  # type: ignore[method-assign]
 
 
 def fail(_: Group) -> None:
@@ -89,6 +101,25 @@ def test_a_vote_that_succeeded_on_some_alone_is_nobodys_loss(
     assert (first["workers"], first["samples"]) == ((workers, workers - 1), NOW * BATCH)
     assert (first["samples_lost"], first["steps_lost"]) == (0, 0)
     assert theatre.told("rollback") == []
+    theatre.check_replicas()
+
+
+@pytest.mark.parametrize("alone", ["w0", "w2"])
+def test_a_step_that_one_took_alone_is_not_told_before_it_dies_of_it(tmp_path: Path, alone: str) -> None:
+    """The others do it again, with the same samples: it is no rollback, since nobody has heard of it."""
+
+    async def script(theatre: Theatre) -> None:
+        for worker in ("w0", "w1", "w2"):
+            then = live_a_little if worker == alone else fail
+            theatre.crew.prepared[worker] = partial(after_vote, NOW, tmp_path, then)
+        theatre.allocation = allocation(3)
+        await theatre.until(lambda: len(theatre.told("resized")) >= 2)
+        await theatre.until(lambda: theatre.report and theatre.report.samples >= 20 * BATCH)
+
+    theatre = perform(script, tmp_path)
+    assert theatre.told("rollback") == []
+    assert theatre.told("resized")[0]["samples"] == (NOW - 1) * BATCH
+    assert not any(event["samples_lost"] or event["steps_lost"] for event in theatre.told("resized"))
     theatre.check_replicas()
 
 
@@ -185,8 +216,37 @@ def test_a_survivor_that_dies_before_the_next_generation_trains(tmp_path: Path, 
     theatre = perform(script, tmp_path)
     check_nothing_lost(theatre, dead=2)
     assert set(theatre.training()) - {"w4", "w5", "w6"} == {"w0", "w2", "w3"} - {second}
-    if moment != "when its first step is confirmed":  # the lead may take along what it had to tell of that generation
-        assert untold_sizes(theatre.events) == 0
+    assert untold_sizes(theatre.events) == 0
+
+
+def die_unheard(generation: int) -> None:
+    """When the first step of that generation is confirmed, before anybody has heard what there is to tell of it."""
+    die_before(MOMENTS["when its first step is confirmed"], generation)
+    records, written = Journal.records, Journal.record
+    silent = [False]
+
+    def record(self: Journal, kind: str, **payload: Any) -> None:
+        silent[0] = silent[0] or payload.get("generation") == generation
+        written(self, kind, **payload)
+
+    Journal.record = record  # type: ignore[method-assign]
+    Journal.records = lambda self, after: [] if silent[0] else records(self, after)  # type: ignore[method-assign]
+
+
+def test_what_a_lead_had_to_tell_of_a_size_that_was_trained_at_the_next_one_tells(tmp_path: Path) -> None:
+    async def script(theatre: Theatre) -> None:
+        theatre.crew.prepared["w0"] = partial(die_unheard, 2)
+        theatre.allocation = allocation(3)
+        await theatre.trains("w0", "w1", "w2")
+        theatre.crew.strike("w2")
+        await theatre.until(lambda: len(theatre.told("rank_lost")) == 2)
+        await theatre.until(lambda: len(theatre.training()) == 3)
+        await theatre.trains(*theatre.training())
+
+    theatre = perform(script, tmp_path)
+    check_nothing_lost(theatre, dead=2)
+    assert theatre.told("resized")[0]["workers"] == (3, 2)
+    assert untold_sizes(theatre.events) == 0
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

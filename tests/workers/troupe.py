@@ -121,6 +121,7 @@ class Troupe:
                 generation=plan.generation,
                 members=plan.members,
                 samples=self.samples,
+                committed=self.samples,
                 records=tuple(journal.records(reply.heard)) if rank == 0 else (),
                 failure=failure if rank == 0 else None,
             )
