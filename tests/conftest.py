@@ -14,7 +14,8 @@ from tests.postgres import binaries
 
 _numbers = count(1)
 HERE = Path(__file__).parent
-WITH_CLUSTERS = ("integration", "topology")
+ORDER = {"integration": -1, "topology": 1}
+"""When, of several processes, one begins with the tests in these folders, which start clusters; the others at 0."""
 HOW_TO_GET_IT = ("apt-get install", "npm ci")
 """What the reason of a skip says where a machine can be made to run the test."""
 
@@ -25,23 +26,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In one of several processes (`-n 2`) those that start a cluster come first."""
+    """In one of several processes (`-n 2`) those that start a cluster come first, and those of the deployment last."""
     if config.getoption("topology"):
         others = [item for item in items if _kind(item) != "topology"]
         items[:] = [item for item in items if _kind(item) == "topology"]
         config.hook.pytest_deselected(items=others)
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _kind(item) not in WITH_CLUSTERS)
+        items.sort(key=lambda item: ORDER.get(_kind(item), 0))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Two clusters at once would fight for the cores."""
+    """Two clusters at once would fight for the cores, but for the end, where a process would be idle otherwise."""
 
     class OneHasTheClusters(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             """What is run by one process: all with this answer."""
             file = nodeid.partition("::")[0]
-            return "clusters" if file.split("/")[1] in WITH_CLUSTERS else file
+            kind = file.split("/")[1]
+            return kind if kind in ORDER else file
 
     return OneHasTheClusters(config, log)
 

@@ -41,7 +41,7 @@ def main(
     models: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(MODELS),
     events: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(EVENTS),
     repeat: Annotated[int, typer.Option(help="Changes of each kind, of in_place and of the smallest model.")] = 5,
-    repeat_slow: Annotated[int, typer.Option(help="Of the other peers at larger models, and of their freezes.")] = 3,
+    repeat_slow: Annotated[int, typer.Option(help="Of the other peers at larger models, and of their freezes.")] = 5,
     torchft_python: Annotated[str, typer.Option(help=torchft.HELP)] = "",
     output: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
