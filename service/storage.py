@@ -63,9 +63,9 @@ class Folder:
         file: IO[bytes] = self._try(lambda: self._fs.open(f"{self._root}/{path}", "rb", block_size=BLOCK))
         return file
 
-    def read(self, path: str) -> bytes:
-        """A whole file that `files` returned."""
-        return bytes(self._try(lambda: self._fs.cat_file(f"{self._root}/{path}")))
+    def read(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of a file that `files` returned."""
+        return bytes(self._try(lambda: self._fs.cat_file(f"{self._root}/{path}", start=start, end=stop)))
 
     def modified(self, file: Stored) -> datetime:
         """When it was written last; in UTC where the storage names no zone."""

@@ -1,7 +1,8 @@
 """A worker's output, line by line with its time, in the job's storage: `logs/<worker>/<number>.log`.
 
-Storage keeps objects that never change, so lines are gathered for a moment and written as one more segment. What
-another life of the worker left stays: its numbers are counted on.
+Object stores cannot append, so lines are gathered for a moment, and the last segment is written anew with them; once it
+is large or old enough the next one begins. So a segment never changes but at its end, and a worker that prints every
+second leaves 1,440 of them a day. What another life of the worker left stays: its numbers are counted on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self, TextIO
 
 from api_schemas.exchange import Launch
@@ -21,6 +22,8 @@ from workers.storage import Storage, StorageError
 
 EVERY_S = 1.0
 """How long lines are gathered."""
+SEGMENT_BYTES, SEGMENT_S = 64 * 2**10, 60.0
+"""A segment that has reached one of these, in size or age, is not written anew."""
 KEPT = 200
 """Lines kept in memory, for the report of a failure; and after a failure to store them, this many times as many."""
 
@@ -37,7 +40,9 @@ class Worklog:
         self._storing = threading.Lock()  # held while the storage is, so that a line is written once
         self._unstored = _unstored()
         self._recent: deque[str] = deque(maxlen=KEPT)
-        self._number: int | None = None  # of the next segment; None: the storage was not asked yet
+        self._number: int | None = None  # of the last segment; None: the storage was not asked yet
+        self._segment = b""
+        self._segment_began = now()
 
     @classmethod
     def of(cls, launch: Launch, worker: str) -> Self:
@@ -84,8 +89,11 @@ class Worklog:
     def _write(self, lines: Iterable[str]) -> None:
         if self._number is None:
             self._number = len(self._storage.list(self._folder))
-        self._storage.write(f"{self._folder}/{self._number:06d}.log", "".join(f"{line}\n" for line in lines).encode())
-        self._number += 1
+        segment = self._segment + "".join(f"{line}\n" for line in lines).encode()
+        self._storage.write(f"{self._folder}/{self._number:06d}.log", segment)
+        self._segment = segment
+        if len(segment) >= SEGMENT_BYTES or self._now() - self._segment_began >= timedelta(seconds=SEGMENT_S):
+            self._number, self._segment, self._segment_began = self._number + 1, b"", self._now()
 
     def _store_forever(self) -> None:
         wait = threading.Event()

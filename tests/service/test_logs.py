@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from threading import Event
 from typing import Any
 
@@ -134,6 +134,38 @@ def test_whoever_follows_hears_what_comes_until_the_job_has_ended(world: World, 
         assert [text.rpartition(" ")[2] for text in said] == ["four"]
 
 
+def test_whoever_follows_hears_a_segment_grow(
+    world: World, wire: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = world.run()
+    texts = [line(second, f"text {second}") for second in range(1, 4)]
+    bytes_read: list[tuple[int, int]] = []
+    read_ = Folder.read
+
+    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
+        bytes_read.append((start, stop))
+        return read_(folder, path, start, stop)
+
+    monkeypatch.setattr(Folder, "read", noted)
+    world.store(controller.job, "logs/w0/000000.log", texts[0])
+    with following(wire, controller.job, tail=5) as said:
+        assert next(said).endswith("text 1")
+        world.store(controller.job, "logs/w0/000000.log", b"".join(texts[:2]))
+        assert next(said).endswith("text 2")
+        world.store(controller.job, "logs/w0/000000.log", b"".join(texts))
+        controller.report(finished("succeeded"))
+        assert [text[-6:] for text in said] == ["text 3"]
+    ends = [len(b"".join(texts[:count])) for count in range(4)]
+    assert bytes_read == list(pairwise(ends)), "nothing is read twice"
+
+
+def test_lines_that_come_between_a_look_and_its_reading_come_with_the_next(world: World, job: str) -> None:
+    folder = Folder(f"{world.settings.storage_url}/{job}")
+    lines = logs.read(folder, "w1", None)
+    world.store(job, "logs/w1/000001.log", line(2, "two") + line(4, "four") + line(6, "six"))
+    assert [text[-5:] for text in lines] == [" two\n", "four\n"]
+
+
 def test_a_storage_that_is_away_for_a_while_has_nothing_new(
     world: World, wire: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,9 +255,9 @@ def test_of_a_tail_no_segment_is_read_that_has_none_of_it(
 ) -> None:
     opened: list[str] = []
 
-    def noted(folder: Folder, path: str) -> bytes:
+    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
         opened.append(path)
-        return read_(folder, path)
+        return read_(folder, path, start, stop)
 
     read_ = Folder.read
     monkeypatch.setattr(Folder, "read", noted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -43,10 +44,37 @@ def test_lines_are_stored_with_their_time(tmp_path: Path) -> None:
     log.add("done")
     log.store()
     log.store()
-    assert storage.list() == ["logs/w0/000000.log", "logs/w0/000001.log"]
+    assert storage.list() == ["logs/w0/000000.log"]
     assert storage.read("logs/w0/000000.log").decode() == (
-        "2026-01-01T00:00:00.000+00:00 begun\n2026-01-01T00:00:01.000+00:00 läuft\n"
+        "2026-01-01T00:00:01.000+00:00 begun\n2026-01-01T00:00:02.000+00:00 läuft\n"
+        "2026-01-01T00:00:04.000+00:00 done\n"
     )
+
+
+def test_a_segment_only_grows_until_it_is_large_enough(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worklog, "SEGMENT_S", 1e9)
+    monkeypatch.setattr(worklog, "SEGMENT_BYTES", 1000)
+    log, written = opened(shelf), []
+    for number in range(100):
+        log.add(f"line {number}")
+        log.store()
+        written.append(dict(shelf.objects))
+    assert stored(shelf) == [f"line {number}" for number in range(100)]
+    for before, after in itertools.pairwise(written):
+        assert all(after[key].startswith(text) for key, text in before.items())
+    *full, last = (len(shelf.objects[key]) for key in sorted(shelf.objects))
+    assert full
+    assert all(1000 <= size < 1050 for size in full)
+    assert last < 1000
+
+
+def test_a_segment_ends_when_it_is_old_enough(shelf: Shelf) -> None:
+    log = opened(shelf)
+    for number in range(300):  # each line takes a second, and so does a look at its age
+        log.add(f"line {number}")
+        log.store()
+    assert stored(shelf) == [f"line {number}" for number in range(300)]
+    assert len(shelf.objects) in range(600 // 70, 600 // 60 + 2)
 
 
 def test_another_life_counts_on(shelf: Shelf) -> None:
