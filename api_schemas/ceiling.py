@@ -7,16 +7,23 @@ scale a larger batch saves hardly any step (arXiv 1812.06162); to follow it in a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api_schemas.dynamics import Horizon
 from api_schemas.jobs import JobSpec
 
 REVISIONS = 100
-"""Times over a whole job that the noise may move the ceiling."""
+"""Times over a whole job that the noise is looked at."""
+
+READINGS = 10
+"""So many looks, one after the other, have to agree that the ceiling should move: a tenth of a job."""
 
 STRIDE = 1.25
 """By such a factor at least: what is measured is an estimate, and a batch that flaps serves nobody."""
+
+LARGEST = 1e4
+"""No job may have a larger kappa."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,9 @@ class Ceiling:
         """These limits of kappa below it; the lower one holds in any case."""
         low, high = limits
         return low, max(low, min(high, self.kappa))
+
+
+UNMEASURED = Ceiling(kappa=1.0, cause="noise", reason="The noise scale is not measured yet: kappa may be 1.")
 
 
 def ceiling(spec: JobSpec, horizon: Horizon, samples: int, noise: Ceiling) -> Ceiling:
@@ -50,21 +60,35 @@ def planned(spec: JobSpec, horizon: Horizon, samples: int) -> Ceiling:
     )
 
 
-def by_noise(spec: JobSpec, noise_batch: float | None, held: Ceiling) -> Ceiling:
-    """What a B_noise allows in the mode `auto`: `margin` times B_noise / B0, or what was `held` where that is near.
+def by_noise(spec: JobSpec, readings: Sequence[float], held: Ceiling) -> Ceiling:
+    """What the newest readings of B_noise, in samples, allow in the mode `auto`: each `margin` times B_noise / B0.
 
-    Unknown noise allows the base batch. Other modes do not ask.
+    One reading may be twice the next while the noise stays the same. So what was `held` stays while it lies among
+    them, or near; else it becomes the nearest of them. Before there are `READINGS` the base batch is allowed. Other
+    modes do not ask. Derived for this project.
     """
     if spec.elasticity.mode != "auto":
         return Ceiling()
-    if noise_batch is None:
-        return Ceiling(kappa=1.0, cause="noise", reason="The noise scale is not measured yet: kappa may be 1.")
-    kappa = spec.elasticity.margin * noise_batch / spec.batch.base
-    if held.cause and held.kappa / STRIDE < kappa < held.kappa * STRIDE:
+    if len(readings) < READINGS:
+        return held if held.cause else UNMEASURED
+    low, high = min(readings[-READINGS:]), max(readings[-READINGS:])
+    before = held.kappa if held.cause else UNMEASURED.kappa
+    kappa = min(max(before, _allowed(spec, low)), _allowed(spec, high))
+    if held not in (Ceiling(), UNMEASURED) and before / STRIDE < kappa < before * STRIDE:
         return held
-    told = "beyond measure" if math.isinf(kappa) else f"{noise_batch:.0f} samples"
-    return Ceiling(kappa=kappa, cause="noise", reason=f"The noise scale is {told}: kappa may be {_rounded(kappa)}.")
+    reason = f"The noise scale was {_samples(low, high)} of late: kappa may be {_rounded(kappa)}."
+    return Ceiling(kappa=kappa, cause="noise", reason=reason)
+
+
+def _allowed(spec: JobSpec, noise_batch: float) -> float:
+    return min(LARGEST, spec.elasticity.margin * noise_batch / spec.batch.base)
+
+
+def _samples(low: float, high: float) -> str:
+    if math.isinf(high):
+        return "beyond measure" if math.isinf(low) else f"{low:.0f} samples and more"
+    return f"{low:.0f} to {high:.0f} samples"
 
 
 def _rounded(kappa: float) -> str:
-    return "as large as it can" if math.isinf(kappa) else f"{kappa:.3g}"
+    return "as large as it can" if kappa >= LARGEST else f"{kappa:.3g}"

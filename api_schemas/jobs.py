@@ -191,7 +191,8 @@ class ElasticitySpec(_Part):
     mode: Literal["scale", "hold", "auto"] = Field(
         "scale",
         description="scale: the batch follows the workers; hold: the batch stays at the base; auto: it follows the "
-        "workers up to the measured noise scale, beyond which a larger batch hardly saves a step.",
+        "workers up to the measured noise scale, beyond which a larger batch hardly saves a step. That takes two "
+        "micro-batches a step; until a tenth of the training has measured it, kappa is 1 at most.",
     )
     margin: float = Field(1, gt=0, le=1000, description="auto: how many times the noise scale the batch may be.")
     progressive: tuple[ProgressiveStage, ...] = Field(

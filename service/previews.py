@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from api_schemas import scaling
-from api_schemas.ceiling import Ceiling, by_noise, ceiling
+from api_schemas.ceiling import READINGS, Ceiling, by_noise, ceiling
 from api_schemas.dynamics import Horizon, Size, lr_multiplier, state_factors, values_at, warnings_at
 from api_schemas.errors import ScalingError
 from api_schemas.jobs import JobSpec
@@ -103,7 +103,8 @@ def _below_ceiling(job: Job, spec: JobSpec, samples: int, horizon: Horizon | Non
     """With the ceiling that kappa has at that sample, as far as the job has told what it depends on."""
     if horizon is None:
         return spec
-    there = ceiling(spec, horizon, samples, by_noise(spec, job.noise_scale, Ceiling()))
+    readings = [] if job.noise_scale is None else [job.noise_scale] * READINGS
+    there = ceiling(spec, horizon, samples, by_noise(spec, readings, Ceiling()))
     elasticity = spec.elasticity.model_copy(update={"kappa": there.over(spec.elasticity.kappa)})
     return spec.model_copy(update={"elasticity": elasticity})
 

@@ -34,6 +34,11 @@ class NoiseEstimate:
         self.grad_sqnorm += share * (sqnorm_mean - trace / batch - self.grad_sqnorm)
         self.filled += share * (1 - self.filled)
 
+    @property
+    def settled(self) -> bool:
+        """Whether a batch may follow it: before, it is what the first few steps happened to be."""
+        return self.filled >= 0.5
+
     def scale(self, base_batch: int) -> scaling.NoiseScale | None:
         """f at the base batch, and B_noise; None where nothing was measured yet."""
         if not self.filled:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from api_schemas import scaling
-from api_schemas.ceiling import REVISIONS, Ceiling, by_noise, ceiling
+from api_schemas.ceiling import READINGS, REVISIONS, Ceiling, by_noise, ceiling
 from api_schemas.dynamics import (
     Horizon,
     Size,
@@ -49,6 +49,7 @@ class Replica:
         self.samples = -1
         self.ceiling = Ceiling()  # of kappa, in force
         self._noise_ceiling = Ceiling()
+        self._readings: list[float] = []  # of B_noise, the newest
         self._limits = spec.elasticity.kappa
         self.size = Size.of(spec, spec.elasticity.workers[0])
         self.optimizer = self._new_optimizer()
@@ -73,7 +74,7 @@ class Replica:
         Of kappa count these limits, and the ceiling.
         """
         self._limits = kappa_limits
-        self._revise(noise=True)
+        self._revise()
         elasticity = self.spec.elasticity.model_copy(update={"kappa": self.ceiling.over(kappa_limits)})
         self.spec = self.spec.model_copy(update={"elasticity": elasticity})
         noise = None if self.spec.scaling.second_moment == "assume_noise" else self.noise.scale(self.spec.batch.base)
@@ -84,17 +85,22 @@ class Replica:
     def outgrown(self, since: int) -> Size | None:
         """The size that the ceiling of kappa allows now, where it has moved since that sample and it is another one."""
         before, every = self.ceiling.kappa, max(1, self.horizon.total_samples // REVISIONS)
-        self._revise(noise=since // every < self.samples // every)
+        if since // every < self.samples // every:
+            self._read_noise()
+        self._revise()
         if self.ceiling.kappa == before:
             return None
         size = self.size_at(self.size.workers, self._limits)
         return size if size.batch != self.size.batch else None
 
-    def _revise(self, *, noise: bool) -> None:
-        """The ceiling; with `noise` by what is measured now."""
-        if noise:
-            measured = self.noise.scale(self.spec.batch.base)
-            self._noise_ceiling = by_noise(self.spec, measured and measured.noise_batch, self._noise_ceiling)
+    def _read_noise(self) -> None:
+        measured = self.noise.scale(self.spec.batch.base)
+        if measured and self.noise.settled:
+            self._readings = [*self._readings, measured.noise_batch][-READINGS:]
+
+    def _revise(self) -> None:
+        """The ceiling, by the samples seen and what was read of the noise."""
+        self._noise_ceiling = by_noise(self.spec, self._readings, self._noise_ceiling)
         self.ceiling = ceiling(self.spec, self.horizon, max(0, self.samples), self._noise_ceiling)
 
     def begin(self, size: Size) -> None:
@@ -199,6 +205,7 @@ class Replica:
         meta = {"samples": self.samples, "size": asdict(self.size), "noise": self.noise.to_dict()}
         if self._noise_ceiling.cause:
             meta["noise_ceiling"] = asdict(self._noise_ceiling)
+            meta["noise_readings"] = [None if math.isinf(each) else each for each in self._readings]  # JSON has none
         return State(groups, meta)
 
     def prepare(self) -> None:
@@ -232,6 +239,7 @@ class Replica:
         optim.load_state_tensors(self.optimizer, state.groups["optimizer"], adopt=adopt)
         self.noise = NoiseEstimate(**state.meta["noise"])
         self._noise_ceiling = Ceiling(**state.meta.get("noise_ceiling", {}))
+        self._readings = [math.inf if each is None else each for each in state.meta.get("noise_readings", [])]
         self.samples = state.meta["samples"]
         self._blank, self._spoiled = {}, False
         self.keep_buffers()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from api_schemas.ceiling import STRIDE, Ceiling, by_noise, ceiling, planned
+from api_schemas.ceiling import LARGEST, READINGS, STRIDE, UNMEASURED, Ceiling, by_noise, ceiling, planned
 from api_schemas.dynamics import Horizon
 from api_schemas.jobs import JobSpec
 
@@ -30,6 +32,7 @@ def spec(**elasticity: Any) -> JobSpec:
     )
 
 
+AUTO = spec(mode="auto")
 STAGES = [{"after": "0 epochs", "kappa": 1}, {"after": "10 epochs", "kappa": 2}, {"after": "20000 samples", "kappa": 6}]
 
 
@@ -53,36 +56,65 @@ def test_a_stage_below_the_smallest_kappa_is_refused() -> None:
         spec(kappa=[2, 8], progressive=[{"after": "0 epochs", "kappa": 1}])
 
 
+def followed(readings: Iterable[float]) -> list[Ceiling]:
+    """Those in force one after the other, as readings come in, in samples; the base batch has 100."""
+    seen: list[float] = []
+    found = [Ceiling()]
+    for reading in readings:
+        seen.append(reading)
+        fresh = by_noise(AUTO, seen, found[-1])
+        if fresh != found[-1]:
+            found.append(fresh)
+    return found[1:]
+
+
 def test_the_noise_counts_in_the_mode_auto_alone() -> None:
-    assert by_noise(spec(), 50, Ceiling()).kappa == math.inf
-    assert by_noise(spec(mode="auto", margin=2), 300, Ceiling()).kappa == 6
+    assert by_noise(spec(), [50] * READINGS, Ceiling()).kappa == math.inf
+    assert by_noise(spec(mode="auto", margin=2), [300] * READINGS, Ceiling()).kappa == 6
 
 
-def test_before_it_is_measured_the_batch_stays_at_the_base() -> None:
-    found = by_noise(spec(mode="auto"), None, Ceiling())
-    assert (found.kappa, found.cause) == (1, "noise")
-    assert "not measured yet" in found.reason
+def test_before_it_is_measured_often_enough_the_batch_stays_at_the_base() -> None:
+    for readings in ([], [400] * (READINGS - 1)):
+        found = by_noise(AUTO, readings, Ceiling())
+        assert (found.kappa, found.cause) == (1, "noise")
+        assert "not measured yet" in found.reason
 
 
-def test_a_gradient_of_noise_alone_sets_no_limit() -> None:
-    assert by_noise(spec(mode="auto"), math.inf, Ceiling(kappa=1.0, cause="noise")).kappa == math.inf
+def test_a_gradient_of_noise_alone_sets_no_limit_but_that_of_all_jobs() -> None:
+    found = by_noise(AUTO, [math.inf] * READINGS, UNMEASURED)
+    assert found.kappa == LARGEST
+    assert found.reason == "The noise scale was beyond measure of late: kappa may be as large as it can."
+    mostly = by_noise(AUTO, [400, *[math.inf] * (READINGS - 1)], UNMEASURED)
+    assert (mostly.kappa, "400 samples and more" in mostly.reason) == (4, True)
 
 
 @given(st.lists(st.floats(0.9, 1.1), min_size=1, max_size=50))
 def test_an_estimate_that_trembles_moves_nothing(trembles: list[float]) -> None:
-    held = by_noise(spec(mode="auto"), 400, Ceiling())
-    for each in trembles:
-        assert by_noise(spec(mode="auto"), 400 * each, held) == held
+    assert len(followed([400] * READINGS + [400 * each for each in trembles])) == 2  # of these the first is UNMEASURED
 
 
-@given(st.lists(st.floats(1, 1e6), min_size=2, max_size=30))
-def test_it_is_never_far_from_what_was_measured_and_moves_by_a_stride(batches: list[float]) -> None:
-    held = Ceiling()
-    for batch in batches:
-        fresh = by_noise(spec(mode="auto"), batch, held)
-        assert batch / 100 / STRIDE <= fresh.kappa * 1.0000001
-        assert fresh.kappa <= batch / 100 * STRIDE * 1.0000001
-        if held.cause and fresh != held:
+@pytest.mark.parametrize("seed", range(20))
+def test_readings_that_differ_by_half_either_way_hardly_ever_move_it(seed: int) -> None:
+    """As they do in training with two shards a step; a job has a hundred."""
+    chance = random.Random(seed)
+    kappas = [each.kappa for each in followed(400 * math.exp(chance.gauss(0, 0.4)) for _ in range(100))]
+    assert len(kappas) <= 4
+    assert kappas == sorted(kappas), "it feels its way up, and does not turn round"
+
+
+def test_it_follows_what_stays() -> None:
+    kappas = [each.kappa for each in followed([400] * 30 + [1600] * 30 + [200] * 30)]
+    assert kappas == [1, 4, 16, 2]
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=READINGS, max_size=30))
+def test_it_is_near_one_of_the_readings_and_moves_by_a_stride(batches: list[float]) -> None:
+    held = UNMEASURED
+    for count in range(READINGS, len(batches) + 1):
+        fresh, recent = by_noise(AUTO, batches[:count], held), batches[count - READINGS : count]
+        assert min(LARGEST, min(recent) / 100) / STRIDE <= fresh.kappa * 1.0000001
+        assert fresh.kappa <= max(recent) / 100 * STRIDE * 1.0000001
+        if held != UNMEASURED and fresh != held:
             assert max(fresh.kappa / held.kappa, held.kappa / fresh.kappa) >= STRIDE * 0.9999999
         held = fresh
 

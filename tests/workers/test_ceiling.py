@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def test_a_run_that_was_cut_goes_on_in_the_stage_that_it_has_reached(tmp_path: P
 
 
 def noise(batch: float) -> NoiseEstimate:
-    """As if so many samples had been measured."""
+    """As if so many samples had been measured; infinite: no gradient is left beside the noise."""
+    if math.isinf(batch):
+        return NoiseEstimate(trace_sigma=1.0, grad_sqnorm=0.0, filled=1.0)
     return NoiseEstimate(trace_sigma=batch, grad_sqnorm=1.0, filled=1.0)
 
 
@@ -90,17 +93,32 @@ def test_a_batch_follows_the_noise_and_says_so(tmp_path: Path, store: TCPStore) 
     assert desk.train()
     changes = [(kappa, cause) for _, kappa, cause in sizes(desk)]
     assert changes == [((1.0, 1.0), "api"), ((1.0, 2.0), "noise"), ((2.0, 6.0), "noise")]
-    assert desk.said("entered")[2]["reason"] == "The noise scale is 96 samples: kappa may be 6."
+    assert desk.said("entered")[2]["reason"] == "The noise scale was 96 to 96 samples of late: kappa may be 6."
 
 
-def test_what_was_allowed_outlives_a_checkpoint(tmp_path: Path, store: TCPStore) -> None:
+def test_what_the_first_steps_happened_to_be_is_not_followed(tmp_path: Path, store: TCPStore) -> None:
+    desk = Desk(tmp_path, store, job(mode="auto"))
+    replica, loss = desk.trainer.replica, desk.recipe.loss
+
+    def measure(model: nn.Module, batch: Any, step: StepContext) -> Tensor:
+        replica.noise = NoiseEstimate(trace_sigma=6 * BATCH, grad_sqnorm=1.0, filled=0.1)
+        return loss(model, batch, step)
+
+    desk.recipe.loss = measure  # type: ignore[method-assign]
+    assert desk.train()
+    assert sizes(desk) == [(0, (1.0, 1.0), "api")]
+
+
+@pytest.mark.parametrize(("batch", "kappa"), [(4 * BATCH, 4.0), (math.inf, 8.0)])
+def test_what_was_allowed_outlives_a_checkpoint(tmp_path: Path, store: TCPStore, batch: float, kappa: float) -> None:
     plan = job(every=10, mode="auto")
     desk = Desk(tmp_path, store, plan)
-    desk.trainer.replica.noise = noise(4 * BATCH)
-    desk.train(leave_at=20 * BATCH)
+    desk.trainer.replica.noise = noise(batch)
+    desk.train(leave_at=30 * BATCH)
     desk.trainer._archive.settle()
     again = Desk(tmp_path, store, plan)
     again.generation = 100
     again.train()
-    assert again.said("entered")[0]["kappa"] == (4.0, 4.0)
+    assert again.said("entered")[0]["kappa"] == (kappa, kappa)
     assert again.trainer.replica.ceiling == desk.trainer.replica.ceiling
+    assert again.trainer.replica._readings == desk.trainer.replica._readings
