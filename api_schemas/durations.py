@@ -55,10 +55,16 @@ def _positive(text: Any) -> Length:
     return length
 
 
-_JSON_SCHEMA = {"type": "string", "pattern": _FORM.pattern, "examples": ["50 epochs", "100000 samples"]}
+def length_schema(*units: Unit) -> WithJsonSchema:
+    """The JSON schema of a length in one of these units; its pattern is one of JavaScript's too, which knows no ?P<."""
+    pattern = rf"^\s*\d+(\.\d+)?([eE][+-]?\d+)?\s+({'|'.join(units)})\s*$"
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": ["50 epochs", "100000 samples"]})
 
-Duration = Annotated[Length, BeforeValidator(parse_length), PlainSerializer(str), WithJsonSchema(_JSON_SCHEMA)]
-PositiveDuration = Annotated[Length, BeforeValidator(_positive), PlainSerializer(str), WithJsonSchema(_JSON_SCHEMA)]
+
+_ANY_UNIT = length_schema(*get_args(Unit))
+
+Duration = Annotated[Length, BeforeValidator(parse_length), PlainSerializer(str), _ANY_UNIT]
+PositiveDuration = Annotated[Length, BeforeValidator(_positive), PlainSerializer(str), _ANY_UNIT]
 
 
 _SECONDS = re.compile(r"(?P<count>\d+(\.\d*)?)\s*s")
@@ -82,5 +88,5 @@ Seconds = Annotated[
     float,
     BeforeValidator(parse_seconds),
     PlainSerializer(_print_seconds),
-    WithJsonSchema({"type": "string", "pattern": _SECONDS.pattern, "examples": ["60s"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d*)?\s*s\s*$", "examples": ["60s"]}),
 ]

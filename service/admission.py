@@ -68,5 +68,24 @@ def _check_catalogue(session: Session, name: str) -> None:
 def _config_errors(validator: Draft202012Validator, recipe: RecipeSpec) -> Iterator[FieldError]:
     found: list[ValidationError] = sorted(validator.iter_errors(recipe.config), key=lambda error: str(error.json_path))
     for error in found[:MAX_ERRORS]:
-        message = error.message if len(error.message) <= MESSAGE_LENGTH else f"{error.message[:MESSAGE_LENGTH]}..."
+        said = _said(error)
+        message = said if len(said) <= MESSAGE_LENGTH else f"{said[:MESSAGE_LENGTH]}..."
         yield FieldError(pointer=pointer(["recipe", "config", *error.absolute_path]), message=f"{message}.")
+
+
+def _said(error: ValidationError) -> str:
+    """What is wrong, and what is allowed."""
+    if error.validator == "anyOf" and (inner := _of_optional(error)):
+        return _said(inner)
+    if error.validator == "additionalProperties":
+        return f"{error.message}; there are: {', '.join(sorted(error.schema.get('properties', {})))}"
+    if error.validator == "pattern" and (examples := error.schema.get("examples")):
+        return f"{error.instance!r} must read as {' or '.join(map(repr, examples))}"
+    return str(error.message)
+
+
+def _of_optional(error: ValidationError) -> ValidationError | None:
+    """Where the schema is `X | null`, why the value is no X."""
+    null = {each.schema_path[0] for each in error.context or [] if each.schema == {"type": "null"}}
+    reasons = [each for each in error.context or [] if each.schema_path[0] not in null]
+    return reasons[0] if len({each.schema_path[0] for each in reasons}) == 1 else None

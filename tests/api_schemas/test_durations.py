@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from api_schemas.durations import LONGEST, Length, Unit, parse_length
+from api_schemas.durations import LONGEST, Duration, Length, Unit, parse_length
 from api_schemas.jobs import BatchSpec, JobSpec
 
 MINIMAL = {
@@ -39,6 +42,18 @@ def test_no_digit_is_lost(text: str, shown: str) -> None:
 @given(st.floats(0, 1e6), st.sampled_from(sorted(LONGEST)))
 def test_every_length_can_be_read_back(count: float, unit: Unit) -> None:
     assert parse_length(str(Length(count, unit))) == Length(count, unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [("5 epochs", True), (" 1.5e3  base_steps ", True), ("5", False), ("5 steps", False), ("a 5 epochs b", False)],
+)
+def test_the_schema_takes_what_is_read(text: str, fits: bool) -> None:
+    pattern = TypeAdapter(Duration).json_schema()["pattern"]
+    assert "?P<" not in pattern, "JavaScript has no such group"
+    assert bool(re.search(pattern, text)) == fits
+    with nullcontext() if fits else pytest.raises(ValueError, match="must read"):
+        parse_length(text)
 
 
 @pytest.mark.parametrize("unit", sorted(LONGEST))

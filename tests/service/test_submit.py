@@ -19,6 +19,9 @@ SCHEMA = {
     "properties": {
         "depth": {"type": "integer", "minimum": 1},
         "widths": {"type": "array", "items": {"type": "number"}},
+        "size": {"anyOf": [{"type": "integer", "minimum": 100}, {"type": "null"}]},
+        "shape": {"anyOf": [{"type": "integer"}, {"type": "array"}]},
+        "start": {"type": "string", "pattern": "^\\d+ epochs$", "examples": ["5 epochs", "7 epochs"]},
     },
     "required": ["depth"],
     "additionalProperties": False,
@@ -163,7 +166,14 @@ def test_a_recipe_of_an_own_package_is_for_the_workers_to_check(world: World) ->
         ({"depth": 0}, "/recipe/config/depth", "minimum"),
         ({"depth": "x" * 1000}, "/recipe/config/depth", "..."),
         ({"depth": 1, "widths": [1, "a"]}, "/recipe/config/widths/1", "number"),
-        ({"depth": 1, "width": 2}, "/recipe/config", "width"),
+        (
+            {"depth": 1, "width": 2},
+            "/recipe/config",
+            "'width' was unexpected); there are: depth, shape, size, start, widths.",
+        ),
+        ({"depth": 1, "size": 50}, "/recipe/config/size", "50 is less than the minimum of 100."),
+        ({"depth": 1, "shape": "x"}, "/recipe/config/shape", "'x' is not valid under any"),
+        ({"depth": 1, "start": "5"}, "/recipe/config/start", "'5' must read as '5 epochs' or '7 epochs'."),
     ],
 )
 def test_a_recipes_config_is_checked_by_its_schema(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -248,3 +249,9 @@ def test_unlabelled_images_help() -> None:
 def test_config_refuses_what_it_does_not_know(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         pseudo_label(**config)
+
+
+def test_the_schema_says_that_a_start_is_in_samples_or_epochs() -> None:
+    pattern = PseudoLabel.Config.model_json_schema()["properties"]["start"]["pattern"]
+    found = {unit: bool(re.search(pattern, f"5 {unit}")) for unit in ("samples", "epochs", "base_steps")}
+    assert found == {"samples": True, "epochs": True, "base_steps": False}

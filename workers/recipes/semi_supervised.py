@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from api_schemas.durations import Duration, Length
+from api_schemas.durations import Duration, Length, length_schema
 from workers.recipes import StepContext, images
 
 SPLIT_SEED = 0
@@ -38,7 +38,7 @@ def _not_in_steps(length: Length) -> Length:
     return length
 
 
-Span = Annotated[Duration, AfterValidator(_not_in_steps)]
+Span = Annotated[Duration, AfterValidator(_not_in_steps), length_schema("epochs", "samples")]
 
 
 class Settings(BaseModel):
