@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from api_schemas.errors import EmascaleError
 from workers.archive import Overtaken
@@ -27,11 +28,16 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, EmascaleError):
         return error.reason, error.detail
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        return "recipe_config_invalid", f"The recipe's config does not fit: {where}: {first['msg']}."
+        wrong = "; ".join(_said(each) for each in error.errors())
+        return "recipe_config_invalid", f"The recipe's config does not fit: {wrong}."
     if isinstance(error, StorageError):
         return "storage_failed", f"The job's storage failed: {error}."
     if isinstance(error, Overtaken):
         return "overtaken", str(error)
     return "recipe_raised", f"The recipe raised {type(error).__name__}: {error}"
+
+
+def _said(error: ErrorDetails) -> str:
+    """Where, unless it is about several fields, and what."""
+    message = error["msg"].removeprefix("Value error, ")
+    return ": ".join(filter(None, (".".join(str(step) for step in error["loc"]), message)))

@@ -7,6 +7,7 @@ import pytest
 from api_schemas.errors import UnknownRecipe
 from workers.failures import failure_of
 from workers.recipes.classify import Classify
+from workers.recipes.language import Language
 from workers.storage import StorageError
 
 
@@ -19,6 +20,17 @@ def test_a_config_that_does_not_fit_names_the_field() -> None:
     assert failure.message.startswith("The recipe's config does not fit: depth: ")
     assert failure.log_tail == ["line 20"]
     assert "Traceback" not in failure.message
+
+
+def test_all_that_is_wrong_with_a_config_is_named_and_fields_that_do_not_go_together_too() -> None:
+    with pytest.raises(ValueError, match="depth") as raised:
+        Classify.Config.model_validate({"depth": 0, "widths": 3})
+    message = failure_of(raised.value, lambda _: []).message
+    assert "depth: Input should be greater than or equal to 1; widths: Extra inputs" in message
+    with pytest.raises(ValueError, match="heads") as raised:
+        Language.Config.model_validate({"width": 30})
+    message = failure_of(raised.value, lambda _: []).message
+    assert message == "The recipe's config does not fit: width (30) must be a multiple of heads (4)."
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,17 @@ def test_a_folder_is_read_by_name_up_to_the_size(tmp_path: Path) -> None:
 def test_a_text_that_is_missing_or_too_short_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         text.load(tmp_path / "nowhere", 100, 0.1)
+    with pytest.raises(FileNotFoundError, match=str(Path.cwd() / "nowhere")):  # a worker's folder may be another one
+        text.load(Path("nowhere"), 100, 0.1)
     (tmp_path / "short.txt").write_text("ten bytes.")
     with pytest.raises(ValueError, match=r"10 bytes of text at .*short.txt"):
         text.load(tmp_path / "short.txt", 100, 0.1)
+
+
+def test_a_file_of_ones_own_is_what_is_learned(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("the quick brown fox jumps. " * 500)
+    data = language(text=str(tmp_path / "mine.txt")).train_data()
+    assert bytes(data[0].tolist()) == b"the quick brown f"
 
 
 def test_no_logit_depends_on_a_later_byte() -> None:

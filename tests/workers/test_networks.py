@@ -27,6 +27,11 @@ def test_images_of_another_size_are_taken(name: networks.Name) -> None:
     assert encoder(torch.randn(4, 1, 16, 16)).shape == (4, encoder.features)
 
 
+def test_a_width_that_a_vit_cannot_have_is_named() -> None:
+    with pytest.raises(ValueError, match="hidden: a vit of 3 heads cannot be 50 wide; take a multiple of 16"):
+        networks.encoder("vit", channels=1, side=8, hidden=50, depth=1)
+
+
 def test_weights_depend_on_the_seed_alone_and_disturb_nobody() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)

@@ -304,6 +304,22 @@ def test_a_word_that_nobody_says_in_training_is_named(tones: Path, tmp_path: Pat
         recipe_of(folder)
 
 
+def test_librispeechs_layout_is_trained_on_and_scored(tmp_path: Path) -> None:
+    librispeech(tmp_path)
+    recipe = recipe_of(tmp_path, target="characters", labelled=2, start_accuracy=None)
+    model, data = recipe.model().train(), recipe.train_data()
+    context = StepContext(ema=Ema(model).module, samples=99, epoch=24.0, kappa=1.0)
+    loss = recipe.loss(model, fetch(data, recipe.augment, *SampleOrder(len(data), 0).keys(0, 4), 0), context)
+    assert loss.isfinite()
+    assert recipe.evaluate(model).keys() == {"loss", "character_error_rate", "word_error_rate"}
+
+
+def test_more_labels_than_there_are_clips_are_refused(tmp_path: Path) -> None:
+    librispeech(tmp_path)
+    with pytest.raises(ValueError, match="labelled: 5 clips were asked for, and there are only 4 to train on"):
+        recipe_of(tmp_path, target="characters", labelled=5)
+
+
 def test_the_folder_has_to_be_given() -> None:
     with pytest.raises(ValidationError, match="folder"):
         PseudoLabelSpeech.Config()  # type: ignore[call-arg]

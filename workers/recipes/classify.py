@@ -30,7 +30,9 @@ class Classify:
         dataset: images.Name = Field("digits", description="digits: 8 by 8 pixels; fashion_mnist: 28 by 28.")
         train_size: int | None = Field(None, ge=100, description="Train on so many images; null: on all.")
         model: networks.Name = Field("mlp", description="cnn and resnet have BatchNorm, mlp and vit none.")
-        hidden: int = Field(64, ge=1, le=4096, description="Width: of each layer, or of the first channels.")
+        hidden: int = Field(
+            64, ge=1, le=4096, description="Width: of each layer, or of the first channels; vit: a multiple of 16."
+        )
         depth: int = Field(2, ge=1, le=16, description="Layers (mlp, cnn), blocks (vit), blocks a stage (resnet).")
         augment: int = Field(0, ge=0, le=4, description="Shift each image by up to so many pixels both ways.")
         label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")

@@ -31,7 +31,8 @@ class Encoder(nn.Module):
 def encoder(name: Name, *, channels: int, side: int, hidden: int, depth: int) -> Encoder:
     """A new one, of `depth` layers (mlp, cnn), blocks (vit) or blocks a stage (resnet), `hidden` wide.
 
-    cnn and resnet have BatchNorm, the others none. resnet and vit take images of other sizes too.
+    cnn and resnet have BatchNorm, the others none. resnet and vit take images of other sizes too. Raises ValueError
+    where the heads of a vit, one for each 16 features, do not divide its width.
     """
     body, features = ENCODERS[name](channels, side, hidden, depth)
     return Encoder(body, features)
@@ -118,7 +119,7 @@ class _VisionTransformer(nn.Module):
         patch = patch_side(side)
         heads = max(1, hidden // 16)
         if hidden % heads:
-            raise ValueError(f"a vit of {heads} heads cannot be {hidden} wide: take a multiple of 16")
+            raise ValueError(f"hidden: a vit of {heads} heads cannot be {hidden} wide; take a multiple of 16")
         self.patches = nn.Conv2d(channels, hidden, kernel_size=patch, stride=patch)
         self.positions = nn.Parameter(0.02 * torch.randn(1, hidden, side // patch, side // patch))
         block = nn.TransformerEncoderLayer(

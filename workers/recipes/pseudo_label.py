@@ -33,7 +33,9 @@ class PseudoLabel:
         train_size: int | None = Field(None, ge=100, description="Train on so many images; null: on all.")
         labelled: int = Field(4, ge=1, le=5000, description="Images of each class that keep their label.")
         model: networks.Name = Field("mlp", description="cnn and resnet have BatchNorm, mlp and vit none.")
-        hidden: int = Field(128, ge=1, le=4096, description="Width: of each layer, or of the first channels.")
+        hidden: int = Field(
+            128, ge=1, le=4096, description="Width: of each layer, or of the first channels; vit: a multiple of 16."
+        )
         depth: int = Field(2, ge=1, le=16, description="Layers (mlp, cnn), blocks (vit), blocks a stage (resnet).")
 
     def __init__(self, config: Config, seed: int) -> None:

@@ -108,8 +108,10 @@ class PseudoLabelSpeech:
         return speech.spectra(clips, self._config.bands, self._config.seconds), labels
 
     def _kept(self, labels: Tensor) -> Tensor:
-        """Which clips keep their label."""
+        """Which clips keep their label. Raises ValueError where there are fewer."""
         count = self._config.labelled
+        if count > len(labels):
+            raise ValueError(f"labelled: {count} clips were asked for, and there are only {len(labels)} to train on")
         if self._config.target == "word":
             return semi_supervised.balanced(labels, -(-count // len(self._words)))
         return semi_supervised.balanced(torch.zeros(len(labels), dtype=torch.long), count)

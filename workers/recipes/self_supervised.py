@@ -16,7 +16,12 @@ class Settings(BaseModel):
     dataset: images.Name = Field("digits", description="digits: 8 by 8 pixels; fashion_mnist: 28 by 28.")
     train_size: int | None = Field(None, ge=100, description="Train on so many images; null: on all.")
     model: networks.Name = Field("mlp", description="Encoder: cnn and resnet have BatchNorm, mlp and vit none.")
-    hidden: int = Field(256, ge=1, le=4096, description="Encoder's width: of each layer, or of the first channels.")
+    hidden: int = Field(
+        256,
+        ge=1,
+        le=4096,
+        description="Encoder's width: of each layer, or of the first channels; vit: a multiple of 16.",
+    )
     depth: int = Field(2, ge=1, le=16, description="Layers (mlp, cnn), blocks (vit), blocks a stage (resnet).")
     turn: float = Field(15, ge=0, le=180, description="Turn each view by up to so many degrees.")
     light: float = Field(0.4, ge=0, le=1, description="Change contrast by up to this share, brightness by half.")

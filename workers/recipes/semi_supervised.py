@@ -90,7 +90,7 @@ def balanced(labels: Tensor, per_class: int) -> Tensor:
     found = [drawn[labels[drawn] == label][:per_class] for label in sorted(set(labels.tolist()))]
     fewest = min(len(each) for each in found)
     if fewest < per_class:
-        raise ValueError(f"{per_class} labelled samples of each class were asked for, and one class has only {fewest}")
+        raise ValueError(f"labelled: {per_class} samples of each class were asked for, and one class has only {fewest}")
     return torch.stack(found, dim=1).flatten()
 
 

@@ -52,7 +52,7 @@ def manifest(folder: Path) -> Manifest:
     transcripts = sorted(folder.rglob("*.trans.txt"))
     clips = _transcribed(transcripts) if transcripts else _words(folder)
     if not clips:
-        raise FileNotFoundError(f"{folder} holds neither *.trans.txt files nor folders of wav files.")
+        raise FileNotFoundError(f"{folder.absolute()} holds neither *.trans.txt files nor folders of wav files.")
     listed = folder / "testing_list.txt"
     tested = _listed(folder, listed) if listed.exists() and not transcripts else _by_speaker(clips)
     made = Manifest(

@@ -54,7 +54,7 @@ def load(path: Path | None, size: int, held_out: float) -> Text:
     folder = path or Path(sysconfig.get_path("stdlib"))
     text = _read(_library(folder) if path is None else _files(folder), size)
     if not len(text):
-        raise FileNotFoundError(f"There is no text to train on at {folder}.")
+        raise FileNotFoundError(f"There is no text to train on at {folder.absolute()}.")
     trained = len(text) - round(held_out * len(text))
     if len(text) - trained < 2:
         raise ValueError(f"{len(text)} bytes of text at {folder} are too few to hold out a share of {held_out:g}.")
