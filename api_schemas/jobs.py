@@ -207,6 +207,10 @@ class ElasticitySpec(_Part):
                 raise ValueError(f"the minimum of {name} ({low:g}) must not exceed the maximum ({high:g})")
         if low_stage := next((stage for stage in self.progressive if stage.kappa < self.kappa[0]), None):
             raise ValueError(f"kappa {low_stage.kappa:g} of a stage is below the smallest kappa ({self.kappa[0]:g})")
+        if self.progressive and self.mode == "hold":
+            raise ValueError(
+                "in the mode hold the batch stays at the base: leave progressive out, or take scale or auto"
+            )
         return self
 
 
@@ -268,6 +272,15 @@ class JobSpec(_Part):
         None, ge=0, lt=2**63, description="Of the order of samples and their augmentation alone; null: the seed."
     )
     labels: dict[Label, Label] = Field({}, max_length=64)
+
+    @model_validator(mode="after")
+    def _measures_what_it_follows(self) -> JobSpec:
+        if self.elasticity.mode == "auto" and self.scaling.second_moment == "assume_noise":
+            raise ValueError(
+                "elasticity.mode auto follows the measured noise, and with scaling.second_moment assume_noise none is "
+                "measured: take measured or per_worker, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _choose_second_moment(self) -> JobSpec:

@@ -56,6 +56,17 @@ def test_a_stage_below_the_smallest_kappa_is_refused() -> None:
         spec(kappa=[2, 8], progressive=[{"after": "0 epochs", "kappa": 1}])
 
 
+def test_a_plan_for_a_batch_that_stays_at_the_base_is_refused() -> None:
+    with pytest.raises(ValidationError, match="in the mode hold the batch stays at the base: leave progressive out"):
+        spec(mode="hold", progressive=STAGES)
+
+
+def test_the_mode_auto_without_a_measurement_is_refused() -> None:
+    job = AUTO.model_dump(mode="json") | {"scaling": {"second_moment": "assume_noise"}}
+    with pytest.raises(ValidationError, match="take measured or per_worker, or leave it out"):
+        JobSpec.model_validate(job)
+
+
 def followed(readings: Iterable[float]) -> list[Ceiling]:
     """Those in force one after the other, as readings come in, in samples; the base batch has 100."""
     seen: list[float] = []
