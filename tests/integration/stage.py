@@ -10,26 +10,29 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors.torch import load_file
 from torch import Tensor
 
 from api_schemas.client import Client
 from api_schemas.jobs import JobSpec
+from api_schemas.tokens import Scope
 from service.head import EmbeddedRay, NodeRecord
 from service.processes import Process, members, wait_until
 from tests.following import PATIENCE_S, FollowedJob, spec
 
 ROOT = Path(__file__).parents[2]
+Auth = Literal["none", "token"]
 
 
 class Stage:
     """The service of one data folder, and its client."""
 
-    def __init__(self, data_folder: Path, slots: int, packages: Path | None) -> None:
+    def __init__(self, data_folder: Path, slots: int, packages: Path | None, auth: Auth) -> None:
         self.data_folder = data_folder
         self._slots = slots
+        self._auth = auth
         self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{packages or ''}"}
         self._process: subprocess.Popen[str] | None = None
         self._client: Client | None = None
@@ -42,7 +45,7 @@ class Stage:
 
     def serve(self, port: int = 0) -> None:
         """Start the service; returns once it answers."""
-        command = [sys.executable, "-m", "service", "serve", f"--port={port}"]
+        command = [sys.executable, "-m", "service", "serve", f"--port={port}", f"--auth={self._auth}"]
         log = (self.data_folder / "service.log").open("a")
         with log:
             self._process = subprocess.Popen(
@@ -76,6 +79,19 @@ class Stage:
         pids = [int((self.data_folder / "run" / f"{name}.pid").read_text()) for name in ("api", "reconciler")]
         self.stop(signal.SIGKILL)
         assert wait_until(lambda: not any(Process.of(pid) for pid in pids), PATIENCE_S)
+
+    def token(self, name: str, scope: Scope) -> str:
+        """A new one, made on the command line as its users do."""
+        command = [sys.executable, "-m", "service", "token", "create", f"--data={self.data_folder}"]
+        said = subprocess.run(
+            [*command, f"--name={name}", f"--scope={scope}"],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+        )
+        assert said.returncode == 0, said.stderr
+        return said.stdout.strip()
 
     def processes(self, title: str) -> list[int]:
         """The cluster's processes whose title begins so."""
@@ -187,9 +203,9 @@ def _title(pid: int) -> str:
 
 
 @contextmanager
-def staged(data_folder: Path, *, slots: int = 3, packages: Path | None = None) -> Iterator[Stage]:
+def staged(data_folder: Path, *, slots: int = 3, packages: Path | None = None, auth: Auth = "none") -> Iterator[Stage]:
     """A service that ends with the block, with all that it started. `packages`: a folder on the nodes' path."""
-    stage = Stage(data_folder, slots, packages)
+    stage = Stage(data_folder, slots, packages, auth)
     try:
         stage.serve()
         yield stage
