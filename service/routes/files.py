@@ -12,6 +12,7 @@ from api_schemas.views import Artifact, Checkpoint, Page
 from service import checkpoints, jobs
 from service.context import DatabaseDep
 from service.downloads import download
+from service.routes.conditional import UNCHANGED
 from service.routes.jobs import JobId
 from service.routes.parameters import NONE
 from service.storage import Folder
@@ -20,7 +21,20 @@ ARTIFACTS = "artifacts"
 FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}},
     206: {"description": "The range asked for."},
+    **UNCHANGED,
 }
+CONDITIONS = {
+    "parameters": [
+        {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in {
+            "Range": "A part of the file, such as `bytes=0-1023`; what is no single range of bytes is ignored.",
+            "If-Range": "The ETag that the range is to be of; else the file comes whole.",
+            "If-Match": "The ETag that the file must have.",
+            "If-None-Match": "The ETag of what is known already.",
+        }.items()
+    ]
+}
+"""For openapi.json: what `download` reads from the request."""
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["files"], responses={"default": {"model": Problem}})
 
@@ -39,7 +53,13 @@ def list_checkpoints(job_id: JobId, database: DatabaseDep, folder: FolderDep) ->
 
 
 @router.head("/checkpoints/{path:path}", include_in_schema=False)
-@router.get("/checkpoints/{path:path}", response_class=Response, responses=FILE, dependencies=NONE)
+@router.get(
+    "/checkpoints/{path:path}",
+    response_class=Response,
+    responses=FILE,
+    dependencies=NONE,
+    openapi_extra=CONDITIONS,
+)
 def get_checkpoint(path: str, folder: FolderDep, request: Request) -> Response:
     """A file of a checkpoint: `<name>/<file>`."""
     return download(folder, f"{checkpoints.FOLDER}/{path}", request)
@@ -58,7 +78,13 @@ def list_artifacts(folder: FolderDep) -> Page[Artifact]:
 
 
 @router.head("/artifacts/{path:path}", include_in_schema=False)
-@router.get("/artifacts/{path:path}", response_class=Response, responses=FILE, dependencies=NONE)
+@router.get(
+    "/artifacts/{path:path}",
+    response_class=Response,
+    responses=FILE,
+    dependencies=NONE,
+    openapi_extra=CONDITIONS,
+)
 def get_artifact(path: str, folder: FolderDep, request: Request) -> Response:
     """An exported file."""
     return download(folder, f"{ARTIFACTS}/{path}", request)
