@@ -200,12 +200,30 @@ WorkerEvent = (
     | Warned
 )
 Event = Annotated[ServiceEvent | WorkerEvent, Field(discriminator="type")]
+EventType = Literal[
+    "submitted",
+    "phase",
+    "resize_requested",
+    "joining",
+    "started",
+    "resizing",
+    "resized",
+    "rank_lost",
+    "evaluated",
+    "checkpoint_saved",
+    "checkpoint_failed",
+    "rollback",
+    "exported",
+    "finished",
+    "warning",
+]
+"""Of the events that are listed; what was committed is in the ledger, and metrics are the curves."""
 
 
 class EventPage(Page[Event]):
     """A piece of a job's history."""
 
-    last: str | None = Field(None, description="Cursor of the last item: as `after` it leads to what happens later.")
+    last: str | None = Field(None, description="Cursor of the newest item: as `after` it leads to what happens later.")
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Event)

@@ -99,6 +99,19 @@ def since(session: Session, job_id: str, after: int, limit: int) -> Sequence[Row
     return session.connection().execute(_SINCE, {"job_id": job_id, "after": after, "limit": limit}).all()
 
 
+def listed(
+    session: Session, job_id: str, after: int | None, limit: int, *, newest_first: bool, types: Sequence[str]
+) -> Sequence[Row[Any]]:
+    """The job's events beyond the cursor, or from the end where there is none, of these types where there are any."""
+    wanted = _EVENTS.select().where(_EVENTS.c.job_id == job_id)
+    if types:
+        wanted = wanted.where(_EVENTS.c.type.in_(types))
+    if after is not None:
+        wanted = wanted.where(_EVENTS.c.id < after if newest_first else _EVENTS.c.id > after)
+    order = _EVENTS.c.id.desc() if newest_first else _EVENTS.c.id
+    return session.connection().execute(wanted.order_by(order).limit(limit)).all()
+
+
 def _gapless(events: Iterable[WorkerEvent], acked: int) -> list[WorkerEvent]:
     fresh: list[WorkerEvent] = []
     for event in sorted(events, key=lambda event: event.sequence):

@@ -26,13 +26,24 @@ KEEPALIVE_S = 15.0
 """Without a message, until a comment says that the connection lives."""
 
 
-def page(database: Database, job_id: str, after: int, limit: int) -> EventPage:
-    """A page of events, oldest first. Raises NotFound."""
-    rows, _ = _look(database, job_id, after, limit + 1)
-    listed = rows[:limit]
-    last = str(listed[-1].id) if listed else None
+def page(
+    database: Database,
+    job_id: str,
+    after: int | None,
+    limit: int,
+    *,
+    newest_first: bool = False,
+    types: Sequence[str] = (),
+) -> EventPage:
+    """A page of events, from the oldest on or from the newest back. Raises NotFound."""
+    with database.reading() as session:
+        found(session.exec(select(Job.id).where(Job.id == job_id)).first(), job_id)
+        rows = events.listed(session, job_id, after, limit + 1, newest_first=newest_first, types=types)
+    items = rows[:limit]
     return EventPage(
-        items=[parse_event(row.payload) for row in listed], next=last if len(rows) > limit else None, last=last
+        items=[parse_event(row.payload) for row in items],
+        next=str(items[-1].id) if len(rows) > limit else None,
+        last=str(max(row.id for row in items)) if items else None,
     )
 
 

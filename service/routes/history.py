@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem, Unavailable
-from api_schemas.events import EventPage
+from api_schemas.events import EventPage, EventType
 from api_schemas.views import Curves, Ledger, Page, Resize
 from service import curves, feed, jobs, ledger, logs, resizes
 from service.context import ContextDep, DatabaseDep
@@ -34,6 +34,13 @@ class PageQuery(BaseModel):
 
     limit: int = Field(100, ge=1, le=1000)
     after: str | None = Field(None, description="`next` of the page before.")
+
+
+class EventQuery(PageQuery):
+    """Which events, and from which end."""
+
+    newest_first: bool = Field(False, description="Page back, from what happened last.")
+    type: list[EventType] = Field([], max_length=15, description="As often as needed; none: all of them.")
 
 
 class StreamQuery(BaseModel):
@@ -78,13 +85,16 @@ async def stream(
 
 
 @router.get("/events")
-def events(job_id: JobId, query: Annotated[PageQuery, Query()], database: DatabaseDep) -> EventPage:
+def events(job_id: JobId, query: Annotated[EventQuery, Query()], database: DatabaseDep) -> EventPage:
     """Events, oldest first. With `Accept: text/event-stream` a live stream that `Last-Event-ID` resumes.
+
+    With `newest_first` pages lead back, and `last` of the first one to what happens later.
 
     A stream that is asked for with `?view=true` also says how the job stands, in messages of the type `view` and
     without an id: first the whole view, then those of its fields that are new.
     """
-    return feed.page(database, job_id, feed.cursor(query.after, "?after"), query.limit)
+    after = None if query.after is None else feed.cursor(query.after, "?after")
+    return feed.page(database, job_id, after, query.limit, newest_first=query.newest_first, types=query.type)
 
 
 @router.get("/metrics", response_model=Curves)

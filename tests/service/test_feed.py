@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from api_schemas.events import EventType, ServiceEvent, WorkerEvent
+from service.events import NOT_LISTED
 from tests.service.world import Controller, World, committed, finished, metrics, pointers, started
 
 
-def pages(world: World, job: str, limit: int) -> list[dict[str, Any]]:
-    found = [world.get(f"/v1/jobs/{job}/events", limit=limit)]
+def pages(world: World, job: str, **params: Any) -> list[dict[str, Any]]:
+    found = [world.get(f"/v1/jobs/{job}/events", **params)]
     while found[-1]["next"]:
-        found.append(world.get(f"/v1/jobs/{job}/events", limit=limit, after=found[-1]["next"]))
+        found.append(world.get(f"/v1/jobs/{job}/events", after=found[-1]["next"], **params))
     return found
 
 
@@ -42,7 +44,7 @@ def test_the_history_of_a_job_in_order(world: World) -> None:
 def test_pages_put_together_are_the_history(world: World, limit: int) -> None:
     job = world.run().job
     world.run()  # another job's events do not mix in
-    found = pages(world, job, limit)
+    found = pages(world, job, limit=limit)
     assert [item for page in found for item in page["items"]] == world.get(f"/v1/jobs/{job}/events")["items"]
     assert [len(page["items"]) for page in found[:-1]] == [limit] * (len(found) - 1)
 
@@ -54,6 +56,32 @@ def test_the_last_cursor_leads_to_what_happens_later(world: World) -> None:
     controller.report(finished("failed"))
     later = world.get(f"/v1/jobs/{controller.job}/events", after=last)
     assert types(later) == ["finished", "phase"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+def test_pages_from_the_newest_back_are_the_history_reversed(world: World, limit: int) -> None:
+    job = world.run().job
+    world.run()
+    found = pages(world, job, limit=limit, newest_first=True)
+    whole = world.get(f"/v1/jobs/{job}/events")
+    assert [item for page in found for item in page["items"]] == whole["items"][::-1]
+    assert [len(page["items"]) for page in found[:-1]] == [limit] * (len(found) - 1)
+    assert found[0]["last"] == whole["last"], "from there a reader goes on"
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_of_some_types_alone(world: World, newest_first: bool) -> None:
+    controller = world.run()
+    controller.report(finished("succeeded"))
+    params = {"type": ["phase", "finished"], "limit": 2, "newest_first": newest_first}
+    found = [kind for page in pages(world, controller.job, **params) for kind in types(page)]
+    assert (found[::-1] if newest_first else found) == ["phase", "phase", "finished", "phase"]
+    assert world.get(f"/v1/jobs/{controller.job}/events", type="rollback") == {"items": [], "next": None, "last": None}
+
+
+def test_every_event_that_is_listed_can_be_asked_for() -> None:
+    kinds = [kind for kind in get_args(ServiceEvent | WorkerEvent) if kind not in NOT_LISTED]
+    assert list(get_args(EventType)) == [kind.model_fields["type"].default for kind in kinds]
 
 
 def test_what_is_in_ledger_and_curves_is_not_listed(world: World) -> None:
@@ -101,6 +129,8 @@ def test_a_second_incarnation_is_told_apart(world: World) -> None:
         ("after=99999999999999999999", "?after"),
         ("after=%D9%A3", "?after"),  # a digit, but none of ours
         ("since=3", "?since"),
+        ("newest_first=perhaps", "?newest_first"),
+        ("type=metrics", "?type"),
     ],
 )
 def test_a_wrong_parameter_is_named(world: World, query: str, pointer: str) -> None:

@@ -3,7 +3,8 @@ import { keepPreviousData, useQuery, useQueryClient, type QueryClient } from "@t
 import { useEffect, useMemo, useState, type ReactNode } from "react";
 import { get } from "./api";
 import { Chart, type Line, type Mark, type Span } from "./chart";
-import type { Curves, Event, JobView, Point } from "./contract";
+import type { Curves, Event, JobView, Page, Point } from "./contract";
+import type { Heard } from "./events";
 import { Failure } from "./parts";
 
 const POINTS = 500; // of a curve: more than a chart has pixels for
@@ -19,11 +20,11 @@ const CHARTS: { title: string; name: string; label: string; stepped?: boolean }[
   { title: "Gradient noise scale", name: "noise_scale", label: "samples" },
 ];
 
-export function CurvesPart({ job, events }: { job: JobView; events: Event[] }): ReactNode {
+export function CurvesPart({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
   const [window_, setWindow] = useState<Span | null>(null);
   const curves = useCurves(job);
   const near = useNear(job.id, window_);
-  const marks = useMemo(() => marksIn(events), [events]);
+  const marks = useMarks(job.id, heard);
   const shown = near ?? curves.data;
   const charts = useMemo(() => (shown ? chartsOf(shown) : []), [shown]);
   if (curves.error && !shown) return <Failure error={curves.error} />;
@@ -120,11 +121,34 @@ function last(points: Point[]): number {
   return points.at(-1)?.[0] ?? -1;
 }
 
-function marksIn(events: Event[]): Mark[] {
-  return events.flatMap((event) => {
-    if (event.type === "resized") return [{ samples: event.samples, bad: event.cause === "rank_lost" }];
-    return event.type === "rollback" ? [{ samples: event.to_samples, bad: true }] : [];
+/** Those that were heard of, and where that is not all there ever was, all before them. */
+function useMarks(id: string, { events, older }: Heard): Mark[] {
+  const { data } = useQuery({
+    queryKey: ["marks", id],
+    queryFn: ({ signal }) => changes(id, signal),
+    enabled: older !== null,
+    staleTime: Infinity,
   });
+  return useMemo(() => {
+    const marks = [...(data ?? []), ...events].flatMap(markOf);
+    return [...new Map(marks.map((mark) => [`${mark.samples} ${mark.bad}`, mark])).values()];
+  }, [data, events]);
+}
+
+async function changes(id: string, signal: AbortSignal): Promise<Event[]> {
+  const found: Event[] = [];
+  for (let after: string | null = "0"; after !== null; ) {
+    const address = `/v1/jobs/${id}/events?type=resized&type=rollback&limit=1000&after=${after}`;
+    const page: Page<Event> = await get(address, signal);
+    found.push(...page.items);
+    after = page.next;
+  }
+  return found;
+}
+
+function markOf(event: Event): Mark[] {
+  if (event.type === "resized") return [{ samples: event.samples, bad: event.cause === "rank_lost" }];
+  return event.type === "rollback" ? [{ samples: event.to_samples, bad: true }] : [];
 }
 
 interface Drawn {

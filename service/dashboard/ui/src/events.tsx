@@ -1,32 +1,36 @@
-/** What happened to a job: heard as it happens, asked for where nothing can be heard. */
-import { useQuery, useQueryClient, type QueryClient } from "@tanstack/react-query";
+/** What happened to a job: the newest at first, older ones on demand; then heard as it happens, or asked for. */
+import { useMutation, useQuery, useQueryClient, type QueryClient } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { get, pace } from "./api";
 import { hasEnded, type Event, type JobView, type Page } from "./contract";
 import * as curves from "./curves";
+import { Failure } from "./parts";
 import { useStream, type State } from "./stream";
 import { clock, describe } from "./wording";
 
 const POLL_MS = 5000;
 const SHOWN = 100;
 
-interface Heard {
+/** An unbroken piece of the job's history, oldest first. */
+export interface Heard {
   events: Event[];
   last: string; // cursor: what comes after it is not known yet
+  older: string | null; // cursor back to what was before; null: it begins with the first
 }
 
-const NOTHING: Heard = { events: [], last: "0" };
+const NOTHING: Heard = { events: [], last: "0", older: null };
 
 /**
- * Every event of the job so far, oldest first, and how they are heard. The stream also says what is new in the job's
- * view, which is kept under the key of `useJob`.
+ * The newest events of the job, and how more are heard. The stream also says what is new in the job's view, which is
+ * kept under the key of `useJob`.
  */
-export function useEvents(id: string): { events: Event[]; state: State } {
+export function useEvents(id: string): { heard: Heard; state: State } {
   const client = useQueryClient();
-  const key = ["events", id];
+  const key = keyOf(id);
   const known = (): Heard => client.getQueryData<Heard>(key) ?? NOTHING;
+  const begun = client.getQueryData(key) !== undefined;
   const state = useStream(
-    known().events.some(isLast) ? null : `/v1/jobs/${id}/events?view=true`,
+    !begun || known().events.some(isLast) ? null : `/v1/jobs/${id}/events?view=true`,
     (batch) => {
       const fresh = batch.filter(({ kind, id: cursor }) => kind === "message" && Number(cursor) > Number(known().last));
       const events = fresh.map(({ data }) => JSON.parse(data) as Event);
@@ -38,19 +42,39 @@ export function useEvents(id: string): { events: Event[]; state: State } {
     },
     () => `&after=${known().last}`,
   );
-  const { data } = useQuery({
+  const { data, isError } = useQuery({
     queryKey: key,
     queryFn: async ({ signal }) => {
+      if (client.getQueryData(key) === undefined) return newest(id, signal);
       const after = known().last;
       const page = await get<EventPage>(`/v1/jobs/${id}/events?limit=1000&after=${after}`, signal);
       if (after !== known().last) return known(); // a stream told them meanwhile
       follow(client, id, page.items);
       return longer(known(), page.items, page.last ?? undefined);
     },
-    enabled: state === "broken",
+    enabled: !begun || state === "broken",
     refetchInterval: pace(POLL_MS),
   });
-  return { events: data?.events ?? NOTHING.events, state };
+  if (!data) return { heard: NOTHING, state: isError ? "broken" : "opening" };
+  return { heard: data, state };
+}
+
+function keyOf(id: string): string[] {
+  return ["events", id];
+}
+
+async function newest(id: string, signal: AbortSignal): Promise<Heard> {
+  const page = await get<EventPage>(`/v1/jobs/${id}/events?newest_first=true&limit=${SHOWN}`, signal);
+  return { events: page.items.reverse(), last: page.last ?? NOTHING.last, older: page.next };
+}
+
+/** Those before the ones that are known. */
+async function older(client: QueryClient, id: string, from: string): Promise<void> {
+  const page = await get<EventPage>(`/v1/jobs/${id}/events?newest_first=true&limit=${SHOWN}&after=${from}`);
+  client.setQueryData<Heard>(
+    keyOf(id),
+    (known) => known && { ...known, events: [...page.items.reverse(), ...known.events], older: page.next },
+  );
 }
 
 /** The view with its new fields: those that a stream tells, which begins with all of them. */
@@ -63,7 +87,7 @@ interface EventPage extends Page<Event> {
 }
 
 function longer(known: Heard, events: Event[], last = known.last): Heard {
-  return events.length ? { events: [...known.events, ...events], last } : known;
+  return events.length ? { ...known, events: [...known.events, ...events], last } : known;
 }
 
 /** What was read before these events happened is asked for again. */
@@ -82,18 +106,24 @@ function isLast(event: Event): boolean {
 }
 
 /** The events as sentences, the newest first. */
-export function EventsPart({ events }: { events: Event[] }): ReactNode {
+export function EventsPart({ id, heard }: { id: string; heard: Heard }): ReactNode {
+  const client = useQueryClient();
   const [shown, setShown] = useState(SHOWN);
-  const told = events.flatMap((event) => {
+  const back = useMutation({ mutationFn: (from: string) => older(client, id, from) });
+  const { events } = heard;
+  const told = events.slice(-shown).reverse().flatMap((event) => {
     const text = describe(event);
     return text === null ? [] : [{ event, text }];
   });
-  const newest = told.slice(-shown).reverse();
-  if (newest.length === 0) return <p className="empty">Nothing has happened yet.</p>;
+  const showOlder = (): void => {
+    setShown(shown + SHOWN);
+    if (heard.older !== null && events.length < shown + SHOWN) back.mutate(heard.older);
+  };
+  if (events.length === 0) return <p className="empty">Nothing has happened yet.</p>;
   return (
     <>
       <ol className="events">
-        {newest.map(({ event, text }) => (
+        {told.map(({ event, text }) => (
           <li key={`${event.incarnation}.${event.sequence}`} className={BAD.includes(event.type) ? "bad" : undefined}>
             <time dateTime={event.at}>{clock(event.at)}</time>
             <span className="kind">{event.type.replaceAll("_", " ")}</span>
@@ -101,7 +131,12 @@ export function EventsPart({ events }: { events: Event[] }): ReactNode {
           </li>
         ))}
       </ol>
-      {told.length > shown && <button onClick={() => setShown(shown + SHOWN)}>Older</button>}
+      <Failure error={back.error} />
+      {(events.length > shown || heard.older !== null) && (
+        <button disabled={back.isPending} onClick={showOlder}>
+          Older
+        </button>
+      )}
     </>
   );
 }

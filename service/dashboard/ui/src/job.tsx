@@ -3,9 +3,9 @@ import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Actions } from "./actions";
 import { get } from "./api";
-import { hasEnded, type Event, type JobView } from "./contract";
+import { hasEnded, type JobView } from "./contract";
 import { CurvesPart } from "./curves";
-import { EventsPart, useEvents } from "./events";
+import { EventsPart, useEvents, type Heard } from "./events";
 import { FilesPart } from "./files";
 import { LogsPart } from "./logs";
 import { Bar, Failure, PhaseBadge, useTitle } from "./parts";
@@ -18,7 +18,7 @@ const SOONEST_MS = 2000;
 const LATEST_MS = 15_000;
 
 export function JobScreen({ id, part }: { id: string; part: string }): ReactNode {
-  const { events, state } = useEvents(id);
+  const { heard, state } = useEvents(id);
   const job = useJob(id, state);
   useTitle(job.data?.name ?? id);
   return (
@@ -30,7 +30,7 @@ export function JobScreen({ id, part }: { id: string; part: string }): ReactNode
           <Trouble job={job.data} />
           <Facts job={job.data} />
           <Parts id={id} part={part} />
-          <Part job={job.data} part={part} events={events} />
+          <Part job={job.data} part={part} heard={heard} />
         </>
       )}
     </>
@@ -147,14 +147,14 @@ function Parts({ id, part }: { id: string; part: string }): ReactNode {
   );
 }
 
-function Part({ job, part, events }: { job: JobView; part: string; events: Event[] }): ReactNode {
-  const resizes = events.filter(({ type }) => type === "resized").length;
+function Part({ job, part, heard }: { job: JobView; part: string; heard: Heard }): ReactNode {
+  const resizes = heard.events.filter(({ type }) => type === "resized").length;
   if (part === "resizes") return <ResizesPart id={job.id} happened={resizes} />;
-  if (part === "events") return <EventsPart events={events} />;
+  if (part === "events") return <EventsPart id={job.id} heard={heard} />;
   if (part === "logs") return <LogsPart id={job.id} />;
   if (part === "files") return <FilesPart id={job.id} />;
   if (part === "spec") return <SpecPart job={job} />;
-  return <CurvesPart job={job} events={events} />;
+  return <CurvesPart job={job} heard={heard} />;
 }
 
 function SpecPart({ job }: { job: JobView }): ReactNode {
