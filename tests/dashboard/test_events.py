@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from service.app import create_app
 from service.db import Database, connect, migrate
 from service.settings import Settings
-from tests.dashboard.browser import Screen, chromium, needs_chromium
+from tests.dashboard.browser import WIDTHS, Screen, chromium, needs_chromium
 from tests.service.world import Controller, finished, metrics, resized, spec, started
 from tests.serving import served
 
@@ -115,3 +115,11 @@ def test_its_curves_are_marked_where_an_older_event_changed_the_size(
     page.get_by_role("link", name="Curves").click()
     expect(page.get_by_role("img", name=re.compile("^Loss over"))).to_be_visible()
     assert len([query for query in asked if "type=resized" in query]) == 1
+
+
+def test_all_parts_of_a_job_are_in_sight_on_a_phone(screen: Screen, controller: Controller) -> None:
+    page = screen.go(f"/jobs/{controller.job}/spec")
+    page.set_viewport_size({"width": WIDTHS["phone"], "height": 900})
+    parts = page.get_by_role("navigation", name="Parts of the job")
+    expect(parts).to_be_visible()
+    assert parts.evaluate("element => element.scrollWidth <= element.clientWidth")

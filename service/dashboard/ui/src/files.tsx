@@ -81,7 +81,9 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
             <td className="low">{clock(row.saved_at)}</td>
             <td className="links">
               {row.files.map((file) => (
-                <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} download>{file}</a>
+                <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} download>
+                  <FileName name={file} />
+                </a>
               ))}
             </td>
           </tr>
@@ -89,4 +91,11 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
       </tbody>
     </Table>
   );
+}
+
+/** Where it is too long for a line it ends before its suffix. */
+function FileName({ name }: { name: string }): ReactNode {
+  const dot = name.lastIndexOf(".");
+  if (dot < 1) return name;
+  return <>{name.slice(0, dot)}<wbr />{name.slice(dot)}</>;
 }
