@@ -87,7 +87,8 @@ def _allowed(spec: JobSpec, noise_batch: float) -> float:
 def _samples(low: float, high: float) -> str:
     if math.isinf(high):
         return "beyond measure" if math.isinf(low) else f"{low:.0f} samples and more"
-    return f"{low:.0f} to {high:.0f} samples"
+    first, last = f"{low:.0f}", f"{high:.0f}"
+    return f"{first} samples" if first == last else f"{first} to {last} samples"
 
 
 def _rounded(kappa: float) -> str:

@@ -93,7 +93,7 @@ def test_a_batch_follows_the_noise_and_says_so(tmp_path: Path, store: TCPStore) 
     assert desk.train()
     changes = [(kappa, cause) for _, kappa, cause in sizes(desk)]
     assert changes == [((1.0, 1.0), "api"), ((1.0, 2.0), "noise"), ((2.0, 6.0), "noise")]
-    assert desk.said("entered")[2]["reason"] == "The noise scale was 96 to 96 samples of late: kappa may be 6."
+    assert desk.said("entered")[2]["reason"] == "The noise scale was 96 samples of late: kappa may be 6."
 
 
 def test_what_the_first_steps_happened_to_be_is_not_followed(tmp_path: Path, store: TCPStore) -> None:
