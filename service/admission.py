@@ -77,10 +77,11 @@ def _said(error: ValidationError) -> str:
     """What is wrong, and what is allowed."""
     if error.validator == "anyOf" and (inner := _of_optional(error)):
         return _said(inner)
+    schema = error.schema if isinstance(error.schema, dict) else {}
     if error.validator == "additionalProperties":
-        return f"{error.message}; there are: {', '.join(sorted(error.schema.get('properties', {})))}"
-    if error.validator == "pattern" and (examples := error.schema.get("examples")):
-        return f"{error.instance!r} must read as {' or '.join(map(repr, examples))}"
+        return f"{error.message}; there are: {', '.join(sorted(schema.get('properties', {})))}"
+    if error.validator == "pattern" and (examples := schema.get("examples")):
+        return f"Must read as {' or '.join(map(repr, examples))}, not {error.instance!r}"
     return str(error.message)
 
 

@@ -100,7 +100,10 @@ def _horizon(job: Job, spec: JobSpec) -> Horizon | None:
 
 
 def _below_ceiling(job: Job, spec: JobSpec, samples: int, horizon: Horizon | None) -> JobSpec:
-    """With the ceiling that kappa has at that sample, as far as the job has told what it depends on."""
+    """With the ceiling that kappa has at that sample, as far as the job has told what it depends on.
+
+    Of the noise that is the newest reading; the workers wait until several agree.
+    """
     if horizon is None:
         return spec
     readings = [] if job.noise_scale is None else [job.noise_scale] * READINGS

@@ -173,7 +173,7 @@ def test_a_recipe_of_an_own_package_is_for_the_workers_to_check(world: World) ->
         ),
         ({"depth": 1, "size": 50}, "/recipe/config/size", "50 is less than the minimum of 100."),
         ({"depth": 1, "shape": "x"}, "/recipe/config/shape", "'x' is not valid under any"),
-        ({"depth": 1, "start": "5"}, "/recipe/config/start", "'5' must read as '5 epochs' or '7 epochs'."),
+        ({"depth": 1, "start": "5"}, "/recipe/config/start", "Must read as '5 epochs' or '7 epochs', not '5'."),
     ],
 )
 def test_a_recipes_config_is_checked_by_its_schema(
