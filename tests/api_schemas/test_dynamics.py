@@ -98,3 +98,21 @@ def test_an_ema_that_warms_up_is_short_at_first_and_counts_base_steps() -> None:
 def test_an_ema_of_the_weights_before_the_step_cannot_interpolate() -> None:
     with pytest.raises(ValueError, match="leave order at 'after'"):
         spec(ema={"momentum": 0.9, "order": "before", "interpolate": True})
+
+
+@pytest.mark.parametrize("half_life", ["64 samples", "0.1 epochs", "1 base_steps"])
+def test_a_half_life_is_one_in_samples_whatever_the_batch(half_life: str) -> None:
+    made = spec(**FOURFOLD | {"ema": {"half_life": half_life}})
+    momenta = [values_at(made, Size.of(made, workers), 0, HORIZON)["ema_momentum"] for workers in (1, 2, 4)]
+    assert momenta == pytest.approx([0.5, 0.5**2, 0.5**4])
+
+
+def test_a_half_life_in_epochs_is_unknown_until_the_data_are() -> None:
+    made = spec(ema={"half_life": "0.1 epochs"})
+    assert "ema_momentum" not in values_at(made, Size.of(made, 1), 0, None)
+
+
+def test_an_ema_rises_to_1_by_samples_and_follows_the_batch_on_the_way() -> None:
+    made = spec(**FOURFOLD | {"ema": {"half_life": "64 samples", "schedule": "cosine"}})
+    momenta = [values_at(made, Size.of(made, 4), samples, HORIZON)["ema_momentum"] for samples in (0, 3200, 6400)]
+    assert momenta == pytest.approx([0.5**4, 0.75**4, 1])
