@@ -34,9 +34,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def lines(text: str) -> list[list[str]]:
+    """What is typed in a document, word by word."""
+    shown = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    return [words for block in shown for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+
+
 def typed(program: str) -> list[list[str]]:
-    lines = (shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines())
-    return [line for line in lines if line and line[0] == program]
+    return [line for line in lines(README) if line[0] == program]
 
 
 @pytest.fixture
@@ -139,6 +144,12 @@ def test_the_code(database: Database, capsys: pytest.CaptureFixture[str]) -> Non
     exec("with Client() as client:\n" + line + after, names)
 
     assert re.fullmatch(r"\S+ -> \S+\nNone\n", capsys.readouterr().out), "a played job has no evaluation"
+
+
+def test_what_is_to_be_typed_for_security_is_the_same() -> None:
+    commands = lines((ROOT / "SECURITY.md").read_text())
+    assert commands
+    assert [line for line in commands if line not in lines(README)] == []
 
 
 def test_every_place_on_the_map_exists() -> None:
