@@ -246,7 +246,8 @@ def _settings(**given: Any) -> Settings:
 def _refuse(error: ValidationError) -> NoReturn:
     for each in error.errors():
         if each["type"] != "default_factory_not_called":  # follows from another one
-            typer.echo(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", err=True)
+            message = each["msg"].removeprefix("Value error, ")
+            typer.echo(f"{'.'.join(map(str, each['loc']))}: {message}", err=True)
     raise typer.Exit(2)
 
 

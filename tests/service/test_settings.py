@@ -103,7 +103,7 @@ def test_a_local_folder_may_be_called_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "code", "why"),
     [
-        ("mysql://h/n", 2, "database_url: Value error, must begin with sqlite:/// or postgresql://"),
+        ("mysql://h/n", 2, "database_url: must begin with sqlite:/// or postgresql://"),
         ("postgresql://me:secret@127.0.0.1:1/jobs", 1, "database_url: postgresql+psycopg://me:***@127.0.0.1:1/jobs"),
     ],
 )
