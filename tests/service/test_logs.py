@@ -173,7 +173,7 @@ def test_a_storage_that_is_away_for_a_while_has_nothing_new(
     world.store(controller.job, "logs/w0/000001.log", line(1, "one"))
     list_files, refused = Folder.files, Event()
 
-    def away(self: Folder, below: str) -> list[Stored]:
+    def away(_: Folder, __: str) -> list[Stored]:
         refused.set()
         raise Unavailable("The storage does not answer.")
 
