@@ -63,8 +63,8 @@ class Folder:
         file: IO[bytes] = self._try(lambda: self._fs.open(f"{self._root}/{path}", "rb", block_size=BLOCK))
         return file
 
-    def read(self, path: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file that `files` returned."""
+    def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes [start, stop) of a file that `files` returned; without them the whole file."""
         return bytes(self._try(lambda: self._fs.cat_file(f"{self._root}/{path}", start=start, end=stop)))
 
     def modified(self, file: Stored) -> datetime:

@@ -186,7 +186,8 @@ def test_a_size_that_the_next_lead_tells_once_more_is_told_once(life: Life, lead
     assert not life.told("rollback")
 
 
-def test_nobody_is_told_of_a_point_before_its_sample(life: Life, lead: Worker) -> None:
+@pytest.mark.usefixtures("lead")
+def test_nobody_is_told_of_a_point_before_its_sample(life: Life) -> None:
     other = Worker("w1", generation=1)
     other.train(8, point=True)
     other.samples = 0  # as far as it is known to all

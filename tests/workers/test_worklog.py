@@ -46,8 +46,7 @@ def test_lines_are_stored_with_their_time(tmp_path: Path) -> None:
     log.store()
     assert storage.list() == ["logs/w0/000000.log"]
     assert storage.read("logs/w0/000000.log").decode() == (
-        "2026-01-01T00:00:01.000+00:00 begun\n2026-01-01T00:00:02.000+00:00 läuft\n"
-        "2026-01-01T00:00:04.000+00:00 done\n"
+        "2026-01-01T00:00:01.000+00:00 begun\n2026-01-01T00:00:02.000+00:00 läuft\n2026-01-01T00:00:04.000+00:00 done\n"
     )
 
 
