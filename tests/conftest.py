@@ -14,8 +14,10 @@ from tests.postgres import binaries
 
 _numbers = count(1)
 HERE = Path(__file__).parent
-ORDER = {"integration": -1, "topology": 1}
-"""When, of several processes, one begins with the tests in these folders, which start clusters; the others at 0."""
+CLUSTERS, DEPLOYMENT = "integration", "topology"
+"""The folders of the tests that start clusters, of which two at once fight for the cores."""
+TAIL = (DEPLOYMENT, *(f"{CLUSTERS}/test_{name}.py" for name in ("supervisor", "training", "trouble")))
+"""Of those, what is left for the end, when of several processes one would be idle otherwise; one has the others."""
 HOW_TO_GET_IT = ("apt-get install", "npm ci")
 """What the reason of a skip says where a machine can be made to run the test."""
 
@@ -26,31 +28,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In one of several processes (`-n 2`) those that start a cluster come first, and those of the deployment last."""
+    """In one of several processes (`-n 2`) those that start a cluster come first, but for the tail."""
     if config.getoption("topology"):
-        others = [item for item in items if _kind(item) != "topology"]
-        items[:] = [item for item in items if _kind(item) == "topology"]
+        others = [item for item in items if not _place(item).startswith(DEPLOYMENT)]
+        items[:] = [item for item in items if _place(item).startswith(DEPLOYMENT)]
         config.hook.pytest_deselected(items=others)
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: ORDER.get(_kind(item), 0))
+        items.sort(key=lambda item: _turn(_place(item)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Two clusters at once would fight for the cores, but for the end, where a process would be idle otherwise."""
+    """Who runs what: a process has all tests with the same scope."""
 
     class OneHasTheClusters(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            """What is run by one process: all with this answer."""
-            file = nodeid.partition("::")[0]
-            kind = file.split("/")[1]
-            return kind if kind in ORDER else file
+            place = nodeid.partition("::")[0].removeprefix(f"{HERE.name}/")
+            return next((name for name in (*TAIL, CLUSTERS) if place.startswith(name)), place)
 
     return OneHasTheClusters(config, log)
 
 
-def _kind(item: pytest.Item) -> str:
-    """The folder of the tests that it is in."""
-    return item.path.relative_to(HERE).parts[0]
+def _turn(place: str) -> int:
+    """-1, 0 or 1: whether a file's tests come first, then, or last."""
+    if place.startswith(TAIL):
+        return 1
+    return -1 if place.startswith(CLUSTERS) else 0
+
+
+def _place(item: pytest.Item) -> str:
+    """Its file below the folder of all tests."""
+    return item.path.relative_to(HERE).as_posix()
 
 
 @pytest.hookimpl(wrapper=True)
