@@ -16,7 +16,7 @@ _numbers = count(1)
 HERE = Path(__file__).parent
 CLUSTERS, DEPLOYMENT = "integration", "topology"
 """The folders of the tests that start clusters, of which two at once fight for the cores."""
-TAIL = (DEPLOYMENT, *(f"{CLUSTERS}/test_{name}.py" for name in ("supervisor", "training", "trouble")))
+TAIL = (DEPLOYMENT, *(f"{CLUSTERS}/test_{name}.py" for name in ("training", "supervisor", "trouble")))
 """Of those, what is left for the end, when of several processes one would be idle otherwise; one has the others."""
 HOW_TO_GET_IT = ("apt-get install", "npm ci")
 """What the reason of a skip says where a machine can be made to run the test."""
@@ -49,10 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def _turn(place: str) -> int:
-    """-1, 0 or 1: whether a file's tests come first, then, or last."""
-    if place.startswith(TAIL):
-        return 1
-    return -1 if place.startswith(CLUSTERS) else 0
+    """When a file's tests come: -1 first, then 0, and at last the tail, the longest of it first."""
+    last = next((number for number, name in enumerate(TAIL, 1) if place.startswith(name)), 0)
+    return last or -place.startswith(CLUSTERS)
 
 
 def _place(item: pytest.Item) -> str:
