@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
+from api_schemas.wording import scores
 from workers.archive import Archive
 from workers.group import Group
 from workers.journal import Journal, finite
@@ -13,6 +12,9 @@ from workers.pulse import Pulse
 from workers.recipes import Recipe
 from workers.replica import Replica
 from workers.status import Activity
+
+Scores = dict[str, float | None]
+"""By name; None is not finite."""
 
 
 class Occasions:
@@ -46,9 +48,9 @@ class Occasions:
         leads = group.rank == 0 and self._led != replica.samples
         if leads and "evaluate" in self.due:
             self._pulse.does(Activity.EVALUATE)
-            scores = self._evaluate()
-            print(f"sample {replica.samples}: evaluation {scores}", flush=True)
-            self._journal.record("evaluated", samples=replica.samples, **scores)
+            target, ema = self._evaluate()
+            print(f"sample {replica.samples}: evaluation: {scores(target, ema)}", flush=True)
+            self._journal.record("evaluated", samples=replica.samples, target=target, ema=ema)
         if "checkpoint" in self.due:
             self._pulse.does(Activity.CHECKPOINT)
             self._archive.save(replica.state() if leads else None, last=done)
@@ -58,11 +60,12 @@ class Occasions:
         if leads:
             self._led = replica.samples
 
-    def _evaluate(self) -> dict[str, dict[str, float | None] | None]:
+    def _evaluate(self) -> tuple[Scores, Scores | None]:
+        """Of the weights, and of their average."""
         ema = self._replica.ema
-        return {"target": self._scores(self._replica.model), "ema": self._scores(ema.module) if ema else None}
+        return self._scores(self._replica.model), self._scores(ema.module) if ema else None
 
-    def _scores(self, model: nn.Module) -> dict[str, Any]:
+    def _scores(self, model: nn.Module) -> Scores:
         with self._pulse.of(model):
             return finite(self._recipe.evaluate(model))
 

@@ -6,6 +6,7 @@ FOLDER is what `bench fidelity --state` filled; nothing is trained here. Each pi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,21 +111,27 @@ def _in_force(row: dict[str, Any], name: str, *, after: bool = True) -> float:
 
 
 def _by_kappa(figure: Figure, rows: Iterable[dict[str, Any]]) -> None:
-    """Gap against a kappa that stays."""
+    """Gap against a kappa that stays: three settings a line."""
     shown = [row for row in rows if row["schedule"] in STEP_SCHEDULES]
     settings = [setting for setting in SETTINGS if any(row["setting"] == setting for row in shown)]
-    for axes, setting in zip(figure.subplots(1, len(settings), squeeze=False)[0], settings, strict=True):
+    lines = math.ceil(len(settings) / 3)
+    figure.set_size_inches(7.2, 2.6 * lines)
+    panels = figure.subplots(lines, 3, squeeze=False, sharex=True, sharey=True)
+    for axes, setting in zip(panels.flat, settings, strict=False):
         for method, label in NAMES.items():
             here = [row for row in shown if (row["setting"], row["method"]) == (setting, method)]
             kappas = [int(row["schedule"].removeprefix("k")) for row in here]
-            errors = [row["se"] for row in here]
-            axes.errorbar(kappas, [row["gap"] for row in here], errors, label=label, color=COLOURS[method], marker="o")
+            gaps, errors = [row["gap"] for row in here], [row["se"] for row in here]
+            axes.errorbar(kappas, gaps, errors, label=label, color=COLOURS[method], marker="o", ms=3, lw=1.2)
         axes.set_xscale("log", base=2)
+        axes.set_xticks(kappas, [f"{kappa}" for kappa in kappas])
         axes.set_yscale("log")
         axes.set_title(setting, fontsize=9)
-        axes.set_xlabel("kappa")
-    figure.axes[0].set_ylabel("gap (1: another order of the data)")
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("kappa", fontsize=9)
+    figure.supylabel("gap (1: another order of the data)", fontsize=9)
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=4, loc="outside upper center"
+    )
 
 
 def _run(shelf: Shelf, setting: str, schedule: str, method: str, order: int = 0) -> Trained:

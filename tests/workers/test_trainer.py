@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -237,11 +238,14 @@ def test_another_kappa_takes_effect_at_the_boundary_and_is_reported(tmp_path: Pa
     assert desk.trainer.done
 
 
-def test_what_is_due_is_done_once_and_the_end_leaves_everything(tmp_path: Path, store: TCPStore) -> None:
+def test_what_is_due_is_done_once_and_the_end_leaves_everything(
+    tmp_path: Path, store: TCPStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     desk = Desk(tmp_path, store, spec(evaluation={"every": "1 epochs"}, checkpoint={"every": "2 epochs", "keep": 9}))
     assert desk.train()
     total = STEPS * BATCH
     assert [each["samples"] for each in desk.said("evaluated")] == [112, 208, 304, 400, 512, 608, total]
+    assert len(re.findall(r"sample \d+: evaluation: weights -?[\d.]+ \(EMA -?[\d.]+\)\n", capsys.readouterr().out)) == 7
     assert desk.said("checkpoint_saved")[-1]["samples"] == total
     (exported,) = desk.said("exported")
     assert set(exported["artifacts"]) == {"model.safetensors", "ema.safetensors"}
