@@ -194,3 +194,8 @@ def from_problem(problem: Problem) -> EmascaleError:
     by_status = [kind for kind in kinds if kind.status == problem.status]
     kind = (by_code or by_status or [InternalError if problem.status >= 500 else InvalidRequest])[0]
     return _rebuild(kind, problem.detail, problem.code, problem.errors, problem.request_id)
+
+
+def plain(message: str) -> str:
+    """What a validator said, without the words that Pydantic puts before it."""
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

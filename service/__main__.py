@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from api_schemas.errors import NotFound, Unavailable
+from api_schemas.errors import NotFound, Unavailable, plain
 from api_schemas.tokens import Scope, TokenRequest
 from service import tokens
 from service.actionlog import log_to_stderr
@@ -246,8 +246,7 @@ def _settings(**given: Any) -> Settings:
 def _refuse(error: ValidationError) -> NoReturn:
     for each in error.errors():
         if each["type"] != "default_factory_not_called":  # follows from another one
-            message = each["msg"].removeprefix("Value error, ")
-            typer.echo(f"{'.'.join(map(str, each['loc']))}: {message}", err=True)
+            typer.echo(f"{'.'.join(map(str, each['loc']))}: {plain(each['msg'])}", err=True)
     raise typer.Exit(2)
 
 

@@ -55,19 +55,19 @@ async def follow(
     Each look, every `poll_s` seconds, lists all segments: behind S3 a request for a thousand of them. Nothing is read
     twice. A storage that does not answer has nothing new; in the first look it raises Unavailable.
     """
-    read: dict[str, int] = {}
+    read_to: dict[str, int] = {}
     first = True
     while True:
         last = await run_sync(ended)
         try:
-            found = [each._replace(start=read.get(each.path, 0)) for each in await run_sync(_pieces, folder, rank)]
+            found = [each._replace(start=read_to.get(each.path, 0)) for each in await run_sync(_pieces, folder, rank)]
             lines = await run_sync(_read_all, folder, found, rank, tail if first else None)
         except Unavailable:
             if first:
                 raise
         else:
             first = False
-            read = {piece.path: piece.stop for piece in found}
+            read_to = {piece.path: piece.stop for piece in found}
             for line in lines:
                 yield line
             if last:

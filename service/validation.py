@@ -14,7 +14,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from api_schemas.errors import FieldError, InvalidRequest, PayloadTooLarge
+from api_schemas.errors import FieldError, InvalidRequest, PayloadTooLarge, plain
 from api_schemas.specfile import Loader
 
 JSON_TYPES = ("application/json",)
@@ -79,7 +79,7 @@ def pointer(steps: Iterable[int | str]) -> str:
 
 def sentence(error: ErrorDetails) -> str:
     """Pydantic's message, as a sentence."""
-    text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    text = plain(error["msg"]).rstrip(".")
     return f"{text[:1].upper()}{text[1:]}."
 
 

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from api_schemas.cli import app as command
 from api_schemas.client import DEFAULT_URL, Client
 from api_schemas.views import RecipeInfo
 from service.app import create_app
-from service.db import Database, connect, migrate
+from service.db import Database
 from service.roster import Roster
 from service.settings import Settings
+from tests.databases import fresh_database
 from tests.service.world import Controller, finished, started
 from tests.serving import served
 from workers import recipes
@@ -46,10 +46,8 @@ def typed(program: str) -> list[list[str]]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    engine = connect(Settings(data_folder=tmp_path).database_url)
-    migrate(engine)
-    yield Database(engine, lambda: datetime.now(UTC))
-    engine.dispose()
+    with fresh_database(Settings(data_folder=tmp_path).database_url) as database:
+        yield database
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class Chronicle:
         notes = spool.notes
         self.started: bool = notes.get("started", False)  # a generation of this incarnation has trained
         self.generation: int = notes.get("generation", 0)  # the last one that trains or trained
-        self._entered: list[int] = notes.get("entered", [self.generation, -1])  # it, and the sample of its last size
+        self._sized_at: int = notes.get("sized_at", -1)  # samples at which its last size began
         self.committed: int = notes.get("committed", launch.before.samples if launch.before else 0)
         self.exported: bool = notes.get("exported", False)
         self.finished: bool = notes.get("finished", False)
@@ -136,10 +136,9 @@ class Chronicle:
 
     def _enter(self, change: dict[str, Any]) -> None:
         """A generation trains: bring the line to where it begins, then say so. Some say it twice."""
-        entered = [change["generation"], change["samples"]]
-        if self.started and entered <= self._entered:
+        if self.started and (change["generation"], change["samples"]) <= (self.generation, self._sized_at):
             return
-        self._entered = entered
+        self._sized_at = change["samples"]
         if self.started and change["generation"] == self.generation:
             self._commit()
             self._resized(change, 0)  # it has trained before, and goes on; others may have told of later steps already
@@ -222,7 +221,7 @@ class Chronicle:
             "saved",
             "resumes",
         )
-        inner = {"seen": self._seen, "heard": dict(self._heard), "entered": self._entered}
+        inner = {"seen": self._seen, "heard": dict(self._heard), "sized_at": self._sized_at}
         inner["progressed_at"] = self._progressed_at.isoformat()
         return {name: getattr(self, name) for name in names} | inner
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
@@ -40,7 +40,9 @@ class EventQuery(PageQuery):
     """Which events, and from which end."""
 
     newest_first: bool = Field(False, description="Page back, from what happened last.")
-    type: list[EventType] = Field([], max_length=15, description="As often as needed; none: all of them.")
+    type: list[EventType] = Field(
+        [], max_length=len(get_args(EventType)), description="As often as needed; none: all of them."
+    )
 
 
 class StreamQuery(BaseModel):

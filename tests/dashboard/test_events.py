@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from service.app import create_app
-from service.db import Database, connect, migrate
+from service.db import Database
 from service.settings import Settings
 from tests.dashboard.browser import WIDTHS, Screen, chromium, needs_chromium
+from tests.databases import fresh_database
 from tests.service.world import Controller, finished, metrics, resized, spec, started
 from tests.serving import served
 
@@ -33,10 +33,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    engine = connect(Settings(data_folder=tmp_path).database_url)
-    migrate(engine)
-    yield Database(engine, lambda: datetime.now(UTC))
-    engine.dispose()
+    with fresh_database(Settings(data_folder=tmp_path).database_url) as database:
+        yield database
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -11,10 +10,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from service.app import create_app
-from service.db import Database, connect, migrate
 from service.settings import Settings
 from service.storage import Folder, Stored
 from tests.dashboard.browser import Screen, chromium, needs_chromium
+from tests.databases import fresh_database
 from tests.service.world import spec
 from tests.serving import served
 
@@ -47,10 +46,11 @@ class Job:
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
     settings = Settings(data_folder=tmp_path, log_poll_s=0.1)
-    engine = connect(settings.database_url)
-    migrate(engine)
-    app = create_app(settings, Database(engine, lambda: datetime.now(UTC)))
-    with served(app) as address, chromium() as browser:
+    with (
+        fresh_database(settings.database_url) as database,
+        served(create_app(settings, database)) as address,
+        chromium() as browser,
+    ):
         number = httpx.post(f"{address}/v1/jobs", json=spec()).raise_for_status().json()["id"]
         job = Job(Path(settings.storage_url, number), Screen(browser, address))
         job.say("one")
@@ -58,7 +58,6 @@ def job(tmp_path: Path) -> Iterator[Job]:
         yield job
         assert job.screen.complaints == []
         job.screen.close()
-    engine.dispose()
 
 
 def test_a_log_that_broke_off_is_taken_up_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from api_schemas.tokens import NewToken, Scope, TokenRequest
 from service import tokens
 from service.access import FRESH
 from service.app import create_app
-from service.db import Database, connect, migrate
+from service.db import Database
 from service.settings import Settings
 from tests.dashboard.browser import Screen, chromium, needs_axe, needs_chromium
+from tests.databases import fresh_database
 from tests.service.world import Controller, finished, spec, started
 from tests.serving import served
 
@@ -54,10 +55,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings, clock: Clock) -> Iterator[Database]:
-    engine = connect(settings.database_url)
-    migrate(engine)
-    yield Database(engine, clock)
-    engine.dispose()
+    with fresh_database(settings.database_url, clock) as database:
+        yield database
 
 
 @pytest.fixture

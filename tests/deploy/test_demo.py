@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from deploy.demo.play import Result, clear, play, spec
 from deploy.demo.server import deferred_interrupts
 from deploy.demo.verdict import shortcomings
 from service.app import create_app
-from service.db import Database, connect, migrate
+from service.db import Database
 from service.settings import Settings
 from tests.api_schemas.answers import job_view, resize_row
+from tests.databases import fresh_database
 from tests.service.world import Controller, committed, finished, resized, started
 from tests.serving import served
 
@@ -31,10 +31,8 @@ SAMPLES = 5000  # of a played job
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    engine = connect(Settings(data_folder=tmp_path).database_url)
-    migrate(engine)
-    yield Database(engine, lambda: datetime.now(UTC))
-    engine.dispose()
+    with fresh_database(Settings(data_folder=tmp_path).database_url) as database:
+        yield database
 
 
 @pytest.fixture

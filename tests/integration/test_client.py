@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +19,9 @@ from api_schemas.errors import Conflict, InvalidRequest, NotFound, ServiceUnreac
 from api_schemas.jobs import JobSpec
 from api_schemas.views import JobView, Phase
 from service.app import create_app
-from service.db import Database, connect, migrate
+from service.db import Database
 from service.settings import Settings
+from tests.databases import fresh_database
 from tests.service.world import Controller, committed, finished, metrics, resized, spec, started
 from tests.serving import served
 
@@ -35,10 +35,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    engine = connect(settings.database_url)
-    migrate(engine)
-    yield Database(engine, lambda: datetime.now(UTC))
-    engine.dispose()
+    with fresh_database(settings.database_url) as database:
+        yield database
 
 
 @pytest.fixture

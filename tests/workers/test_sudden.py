@@ -209,9 +209,7 @@ def test_a_survivor_that_dies_before_the_next_generation_trains(tmp_path: Path, 
         theatre.allocation = allocation(4)
         await theatre.trains("w0", "w1", "w2", "w3")
         theatre.crew.strike("w1")
-        await theatre.until(lambda: len(theatre.told("rank_lost")) == 2)
-        await theatre.until(lambda: len(theatre.training()) == 4)
-        await theatre.trains(*theatre.training())
+        await train_again(theatre, lost=2, workers=4)
 
     theatre = perform(script, tmp_path)
     check_nothing_lost(theatre, dead=2)
@@ -239,9 +237,7 @@ def test_what_a_lead_had_to_tell_of_a_size_that_was_trained_at_the_next_one_tell
         theatre.allocation = allocation(3)
         await theatre.trains("w0", "w1", "w2")
         theatre.crew.strike("w2")
-        await theatre.until(lambda: len(theatre.told("rank_lost")) == 2)
-        await theatre.until(lambda: len(theatre.training()) == 3)
-        await theatre.trains(*theatre.training())
+        await train_again(theatre, lost=2, workers=3)
 
     theatre = perform(script, tmp_path)
     check_nothing_lost(theatre, dead=2)
@@ -257,9 +253,7 @@ def test_a_joiner_that_dies_while_it_joins_stops_nobody(tmp_path: Path, moment: 
         theatre.crew.prepared["w1"] = partial(die_before, MOMENTS[moment], 1)
         await theatre.trains("w0")
         theatre.allocation = allocation(3)
-        await theatre.until(lambda: len(theatre.told("rank_lost")) == 1)
-        await theatre.until(lambda: len(theatre.training()) == 3)
-        await theatre.trains(*theatre.training())
+        await train_again(theatre, lost=1, workers=3)
 
     theatre = perform(script, tmp_path)
     check_nothing_lost(theatre, dead=1)
@@ -284,9 +278,7 @@ def test_whoever_dies_in_one_recovery_after_the_other(tmp_path: Path, second_mom
         theatre.allocation = allocation(5, kappa=(kappa, kappa))
         await theatre.trains("w0", "w1", "w2", "w3", "w4")
         theatre.crew.strike("w4")
-        await theatre.until(lambda: len(theatre.told("rank_lost")) == 4)
-        await theatre.until(lambda: len(theatre.training()) == 5)
-        await theatre.trains(*theatre.training())
+        await train_again(theatre, lost=4, workers=5)
 
     theatre = perform(script, tmp_path, job)
     check_nothing_lost(theatre, dead=4)
@@ -303,13 +295,18 @@ def test_two_that_die_in_the_same_moment(tmp_path: Path, struck: tuple[str, str]
         await theatre.trains("w0", "w1", "w2", "w3")
         for worker in struck:  # nothing else runs in between
             theatre.crew.strike(worker)
-        await theatre.until(lambda: len(theatre.told("rank_lost")) == 2)
-        await theatre.until(lambda: len(theatre.training()) == 4)
-        await theatre.trains(*theatre.training())
+        await train_again(theatre, lost=2, workers=4)
 
     theatre = perform(script, tmp_path)
     check_nothing_lost(theatre, dead=2, together=struck)
     assert set(theatre.training()) == {"w0", "w1", "w2", "w3", "w4", "w5"} - set(struck)
+
+
+async def train_again(theatre: Theatre, *, lost: int, workers: int) -> None:
+    """Until so many were lost, and as many train as before."""
+    await theatre.until(lambda: len(theatre.told("rank_lost")) == lost)
+    await theatre.until(lambda: len(theatre.training()) == workers)
+    await theatre.trains(*theatre.training())
 
 
 def check_nothing_lost(theatre: Theatre, *, dead: int, together: Sequence[str] = ()) -> None:
