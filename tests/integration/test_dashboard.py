@@ -302,6 +302,17 @@ def test_by_keyboard_alone(stage: Stage, screen: Screen) -> None:
     job.ends(Phase.CANCELLED)
 
 
+def test_a_question_that_was_just_closed_can_be_asked_again(screen: Screen, waiting: Job) -> None:
+    """A dialog is closed before the page hears of it, and somebody may press its button in between."""
+    page = screen.go(f"/jobs/{waiting.id}")
+    button = page.get_by_role("button", name="Cancel job")
+    button.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    button.evaluate("button => { document.querySelector('dialog').close(); button.click() }")
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 def press(page: Page, wanted: Locator) -> None:
     """Go there by Tab, and press Enter."""
     expect(wanted).to_be_visible()
@@ -431,6 +442,14 @@ def test_everybody_can_use_it(screen: Screen, ended: Job, name: str) -> None:
     screen.shown(name)
     assert not screen.overflows()
     assert screen.barriers() == []
+
+
+def test_charts_never_make_the_page_wider_than_it_is(screen: Screen, ended: Job) -> None:
+    """Not even until they are drawn anew."""
+    page = screen.go(f"/jobs/{ended.id}/curves")
+    expect(page.get_by_role("img").first).to_be_visible()
+    page.locator(".plot canvas").first.evaluate("canvas => { canvas.closest('.uplot').style.width = '1440px' }")
+    assert not screen.overflows()
 
 
 @needs_axe

@@ -9,10 +9,15 @@ import { Failure, useSettled } from "./parts";
 import { go } from "./route";
 import { useMayChange } from "./signin";
 
-type Question = "resize" | "pause" | "cancel" | "delete";
+/** Each is asked anew: one that is closed, of which the page has not heard yet, does not take the next along. */
+interface Question {
+  about: "resize" | "pause" | "cancel" | "delete";
+  time: number;
+}
 
 export function Actions({ job }: { job: JobView }): ReactNode {
   const [asked, setAsked] = useState<Question | null>(null);
+  const ask = (about: Question["about"]): void => setAsked({ about, time: performance.now() });
   const mayChange = useMayChange();
   const close = (): void => setAsked(null);
   const { phase } = job.status;
@@ -22,17 +27,17 @@ export function Actions({ job }: { job: JobView }): ReactNode {
   return (
     <div className="actions">
       {phase === "paused" && <Resume job={job} />}
-      {!ended && !stopping && <button onClick={() => setAsked("resize")}>Resize</button>}
+      {!ended && !stopping && <button onClick={() => ask("resize")}>Resize</button>}
       {!ended && !stopping && phase !== "pausing" && phase !== "paused" && (
-        <button onClick={() => setAsked("pause")}>Pause</button>
+        <button onClick={() => ask("pause")}>Pause</button>
       )}
-      {!ended && !stopping && <button className="danger" onClick={() => setAsked("cancel")}>Cancel job</button>}
+      {!ended && !stopping && <button className="danger" onClick={() => ask("cancel")}>Cancel job</button>}
       <a className="button" href={`#/new?from=${job.id}`}>Use as template</a>
-      {ended && <button className="danger" onClick={() => setAsked("delete")}>Delete</button>}
-      {asked === "resize" && <ResizeDialog job={job} onClose={close} />}
-      {asked === "pause" && <PauseDialog job={job} onClose={close} />}
-      {asked === "cancel" && <CancelDialog job={job} onClose={close} />}
-      {asked === "delete" && <DeleteDialog job={job} onClose={close} />}
+      {ended && <button className="danger" onClick={() => ask("delete")}>Delete</button>}
+      {asked?.about === "resize" && <ResizeDialog key={asked.time} job={job} onClose={close} />}
+      {asked?.about === "pause" && <PauseDialog key={asked.time} job={job} onClose={close} />}
+      {asked?.about === "cancel" && <CancelDialog key={asked.time} job={job} onClose={close} />}
+      {asked?.about === "delete" && <DeleteDialog key={asked.time} job={job} onClose={close} />}
     </div>
   );
 }
