@@ -4,7 +4,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { Point } from "./contract";
 import { colour, useTheme } from "./theme";
-import { compact, count, number } from "./wording";
+import { count, number, ticks } from "./wording";
 
 /** From and to, in samples. */
 export type Span = [number, number];
@@ -164,8 +164,8 @@ function options(
       y: log ? { distr: 3 } : { range: (_, low, high) => reach(low, high, lines[0]?.stepped ?? false) },
     },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map(compact), size: 26, space: 60 },
-      { ...axis, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : compact(tick))), size: room, space: 28, ...steps(lines) },
+      { ...axis, values: (_, values) => ticks(values), size: 26, space: 60 },
+      { ...axis, values: (_, values) => ticks(values), size: room, space: 28, ...steps(lines) },
     ],
     series: [{}, ...lines.map(series)],
     hooks: {
@@ -201,9 +201,14 @@ function series(line: Line): uPlot.Series {
     stroke: colour(line.colour),
     width: 1.5,
     spanGaps: true,
-    points: line.dotted ? { size: 4 } : { show: false },
+    points: { size: 4, ...(line.dotted ? {} : { show: alone }) },
     ...(line.stepped ? { paths: uPlot.paths.stepped!({ align: 1 }) } : {}),
   };
+}
+
+/** Whether a line has a single point, which nothing else would show. */
+function alone(plot: uPlot, line: number): boolean {
+  return [...plot.data[line]!].filter((value) => value !== null).length === 1;
 }
 
 function select(plot: uPlot, onZoom: Props["onZoom"]): void {

@@ -114,12 +114,21 @@ export function count(value: number): string {
   return value.toLocaleString("en").replaceAll(",", "\u202f");
 }
 
-/** For axes: 1500000 as `1.5M`. */
-export function compact(value: number): string {
-  for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]] as const) {
-    if (Math.abs(value) >= size) return `${number(value / size)}${unit}`;
+/** For an axis: 1500000 as `1.5M`, and as many digits as tell its ticks apart. */
+export function ticks(values: (number | null)[]): string[] {
+  const labels = (digits: number): string[] => values.map((value) => (value === null ? "" : compact(value, digits)));
+  for (let digits = 4; digits < 15; digits++) {
+    const told = labels(digits).filter((label) => label !== "");
+    if (new Set(told).size === told.length) return labels(digits);
   }
-  return String(Number(value.toPrecision(6)));
+  return labels(15);
+}
+
+function compact(value: number, digits: number): string {
+  for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]] as const) {
+    if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(digits))}${unit}`;
+  }
+  return String(Number(value.toPrecision(digits)));
 }
 
 export function bytes(value: number): string {
