@@ -236,6 +236,16 @@ class ClusterView(BaseModel):
     queue: list[QueuedJob]
 
 
+class ClusterChanges(BaseModel):
+    """What is new in the cluster: a message of its stream."""
+
+    connected: bool
+    seen_at: datetime | None
+    nodes: list[Node] = Field(description="Those that changed or came in.")
+    ids: list[str] | None = Field(description="All nodes in their order; null: the same as before.")
+    queue: list[QueuedJob] | None = Field(description="The whole queue; null: the same as before.")
+
+
 class RecipeInfo(BaseModel):
     """A recipe of the catalogue."""
 

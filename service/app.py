@@ -17,12 +17,12 @@ from service import jobs as job_records
 from service import openapi, problems
 from service.access import Access
 from service.admission import ReadRecipe
-from service.changes import Looks
 from service.channels import Channels
 from service.context import Context
 from service.db import Database
 from service.guard import LOCAL_NAMES, Guard
 from service.ids import time_ordered_id
+from service.looks import Looks
 from service.meters import Meters
 from service.reads import Reads
 from service.routes import dashboard, files, history, jobs, surroundings, tokens
@@ -50,7 +50,6 @@ def create_app(
     telemetry = TelemetryConfig(tracing=False, metrics=False, logs=False)
     app = FastAPI(title="emascale", version="1", docs_url=None, redoc_url=None, telemetry=telemetry)
     meters = Meters(database)
-    rows = Snapshots(KEPT_BYTES)
     app.state.context = Context(
         meters=meters,
         settings=settings,
@@ -60,11 +59,12 @@ def create_app(
         revisions=Reads(partial(job_records.revisions, database)),
         texts=Reads(partial(job_records.texts, database)),
         channels=Channels(database, settings.event_poll_s),
-        looks=Looks(partial(job_records.listing, database, kept=rows)),
+        listings=Looks(),
+        pictures=Looks(),
         views=Snapshots(KEPT_BYTES),
-        rows=rows,
+        rows=Snapshots(KEPT_BYTES),
     )
-    for module in (jobs, history):
+    for module in (jobs, history, surroundings):
         app.include_router(module.streams)
     for module in (jobs, history, files, surroundings, tokens, dashboard):
         app.include_router(module.router)

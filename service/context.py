@@ -8,10 +8,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api_schemas.views import ClusterView
 from service.admission import ReadRecipe
-from service.changes import Looks
 from service.channels import Channels
 from service.db import Database
+from service.jobs import Listing
+from service.looks import Looks
 from service.meters import Meters
 from service.reads import Reads
 from service.settings import Settings
@@ -31,7 +33,8 @@ class Context:
     texts: Reads[tuple[int, bytes]]
     """Of `JobView`, with its revision."""
     channels: Channels
-    looks: Looks
+    listings: Looks[Listing]
+    pictures: Looks[ClusterView]
     views: Snapshots
     """Of `JobView`."""
     rows: Snapshots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -16,6 +17,7 @@ from api_schemas.views import JobRow, JobView, Page, ResizePreview
 from service import changes, feed, jobs
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
+from service.looks import EVERY
 from service.openapi import takes
 from service.routes import polls
 from service.routes.accept import EventStreamRoute
@@ -32,9 +34,6 @@ LIVE = (
 NOT_NEW: dict[int | str, dict[str, Any]] = {
     200: {"model": JobView | JobPreview, "description": "The job that has this Idempotency-Key; or a dry run."}
 }
-
-LIST_POLLS = 5
-"""A list is looked at only every so many polls of an event stream: it is more to read."""
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": Problem}})
 streams = APIRouter(prefix=router.prefix, tags=["jobs"], route_class=EventStreamRoute, include_in_schema=False)
@@ -91,8 +90,10 @@ async def stream(
     query: Annotated[JobQuery, Query()], context: ContextDep, after: Annotated[int, Depends(_cursor)]
 ) -> AsyncIterator[ServerSentEvent]:
     """The same page, live."""
-    poll_s = LIST_POLLS * context.settings.event_poll_s
-    async for message in changes.stream(context.database, context.looks, query, after, poll_s):
+    look = partial(
+        context.listings.at, query.model_dump_json(), partial(jobs.listing, context.database, query, context.rows)
+    )
+    async for message in changes.stream(context.database, look, after, EVERY * context.settings.event_poll_s):
         yield message
 
 

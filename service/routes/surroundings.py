@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,16 +16,19 @@ from api_schemas.errors import Problem
 from api_schemas.jobs import ModuleUrl, RecipeName, RecipeSpec
 from api_schemas.previews import ScalingPreview, ScalingPreviewRequest
 from api_schemas.views import ClusterView, Health, Page, RecipeInfo
-from service import reference, surroundings
+from service import picture, reference, surroundings
 from service.context import ContextDep, DatabaseDep
+from service.looks import EVERY
 from service.openapi import takes
 from service.previews import scaling_preview
+from service.routes.accept import EventStreamRoute
 from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE
 from service.validation import body_of
 from service.views import etag_of
 
 router = APIRouter(responses={"default": {"model": Problem}})
+streams = APIRouter(tags=["cluster"], route_class=EventStreamRoute, include_in_schema=False)
 
 
 @router.post("/v1/scaling/preview", tags=["scaling"], openapi_extra=takes(ScalingPreviewRequest), dependencies=NONE)
@@ -54,9 +60,20 @@ def recipe(name: Annotated[RecipeName, Path()], query: Annotated[Packages, Query
     return surroundings.recipe(context.database, asked, context.read_recipe)
 
 
+@streams.get("/v1/cluster", response_class=EventSourceResponse)
+async def stream(context: ContextDep) -> AsyncIterator[ServerSentEvent]:
+    """The same, live."""
+    look = partial(context.pictures.at, "", partial(surroundings.cluster, context.database))
+    async for message in picture.stream(look, EVERY * context.settings.event_poll_s):
+        yield message
+
+
 @router.get("/v1/cluster", tags=["cluster"], responses=UNCHANGED, response_model=ClusterView, dependencies=NONE)
 def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None, accept_encoding: AcceptEncoding = "") -> Response:
-    """Nodes and queue, as the reconciler last saw them. When that was does not count as a change."""
+    """Nodes and queue, as the reconciler last saw them. When that was does not count as a change.
+
+    With `Accept: text/event-stream` the same, and then what changes in it, as `ClusterChanges`.
+    """
     view = surroundings.cluster(database)
     tag = etag_of(view.model_dump_json(exclude={"seen_at"}))
     return unchanged(tag, if_none_match) or whole(view.model_dump_json().encode(), tag, accept_encoding)

@@ -280,9 +280,14 @@ def test_the_cluster_and_why_a_job_waits(stage: Stage, screen: Screen) -> None:
     large = stage.submit(name="large", elasticity={"workers": [9, 9]})
     page = screen.go("/cluster")
     expect(page.get_by_text("of 2 slots in use")).to_be_visible()
-    expect(page.get_by_role("region", name="Queue").get_by_role("row").filter(has_text="large")).to_contain_text("9")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    waits = page.get_by_role("region", name="Queue").get_by_role("row").filter(has_text="large")
+    expect(waits).to_contain_text("9")
     screen.shown("cluster")
     stage.client.cancel(large.id)
+    expect(waits).to_have_count(0)
+    assert asked == [], "the stream tells it"
 
 
 def test_by_keyboard_alone(stage: Stage, screen: Screen) -> None:
@@ -378,7 +383,10 @@ def test_where_no_stream_gets_through_it_asks(stage: Stage, screen: Screen, ende
     expect(page.get_by_role("row").filter(has_text="short")).to_be_visible()
     job = stage.submit(name="unheard", elasticity={"workers": [9, 9]})
     expect(page.get_by_role("row").filter(has_text="unheard")).to_be_visible()
+    screen.go("/cluster")
+    expect(page.get_by_role("row").filter(has_text="unheard")).to_be_visible()
     stage.client.cancel(job.id)
+    expect(page.get_by_role("row").filter(has_text="unheard")).to_have_count(0)
     screen.go(f"/jobs/{ended.id}/events")
     expect(page.get_by_text("succeeded: ")).to_be_visible()
 

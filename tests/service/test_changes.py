@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from api_schemas.errors import Unavailable
 from api_schemas.stream import Message, lines, messages
-from service.changes import OVERLAP, Looks
-from service.jobs import JobQuery, Listing
+from service.changes import OVERLAP
 from tests.service.world import World, committed, pointers
 
 LIVE = {"Accept": "text/event-stream"}
@@ -125,60 +121,3 @@ def test_a_wrong_parameter_is_named(world: World, query: str, headers: dict[str,
 
 
 # Many who look at the same page
-
-
-class Desk:
-    """What reads pages, as slowly as the test says."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-        self.open = threading.Event()
-
-    def look(self, query: JobQuery) -> Listing:
-        self.asked.append(query.limit)
-        assert self.open.wait(10)
-        if query.limit == 1:
-            raise Unavailable("away")
-        return Listing(listed=[], rows=[], next=str(query.limit))
-
-
-def together(desk: Desk, *limits: int) -> list[Listing | BaseException]:
-    """What those are answered who ask for pages of these sizes at once."""
-
-    async def ask() -> list[Listing | BaseException]:
-        looks = Looks(desk.look)
-        asked = [asyncio.ensure_future(looks.at(JobQuery(limit=limit))) for limit in limits]
-        await asyncio.sleep(0)
-        desk.open.set()
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    return asyncio.run(ask())
-
-
-def test_who_asks_for_the_same_page_shares_the_look_at_it() -> None:
-    desk = Desk()
-    answers = together(desk, 2, 3, 2, 2)
-    assert sorted(desk.asked) == [2, 3]
-    assert [answer.next for answer in answers if isinstance(answer, Listing)] == ["2", "3", "2", "2"]
-
-
-def test_a_look_that_fails_fails_for_those_alone_who_asked_for_that_page() -> None:
-    answers = together(Desk(), 1, 3, 1)
-    assert [type(answer) for answer in answers] == [Unavailable, Listing, Unavailable]
-
-
-def test_one_who_leaves_takes_the_answer_from_nobody() -> None:
-    async def ask() -> tuple[Listing, list[int]]:
-        desk = Desk()
-        looks = Looks(desk.look)
-        leaves, stays = (asyncio.ensure_future(looks.at(JobQuery(limit=2))) for _ in range(2))
-        await asyncio.sleep(0)
-        leaves.cancel()
-        desk.open.set()
-        found = await stays
-        await looks.at(JobQuery(limit=2))
-        return found, desk.asked
-
-    found, asked = asyncio.run(ask())
-    assert found.next == "2"
-    assert asked == [2, 2], "the next one looks anew"

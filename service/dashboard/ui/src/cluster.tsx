@@ -1,20 +1,19 @@
-/** The cluster: what its nodes have and use, and who waits for them. */
-import { useQuery } from "@tanstack/react-query";
+/** The cluster, live: what its nodes have and use, and who waits for them. */
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import type { ReactNode } from "react";
-import { get } from "./api";
-import type { Cluster, Node } from "./contract";
+import { get, pace } from "./api";
+import type { Cluster, ClusterChanges, Node } from "./contract";
 import { Failure, Table, useTitle } from "./parts";
+import { useStream, type Message } from "./stream";
 import { clock, number } from "./wording";
 
-const POLL_MS = 10_000; // an answer that nothing has changed is some 500 bytes
+const ADDRESS = "/v1/cluster";
+const KEY = ["cluster"];
+const POLL_MS = 10_000; // where no stream comes
 
 export function ClusterScreen(): ReactNode {
   useTitle("Cluster");
-  const cluster = useQuery({
-    queryKey: ["cluster"],
-    queryFn: ({ signal }) => get<Cluster>("/v1/cluster", signal),
-    refetchInterval: POLL_MS,
-  });
+  const cluster = useCluster();
   return (
     <>
       <div className="head">
@@ -25,6 +24,30 @@ export function ClusterScreen(): ReactNode {
       {cluster.data && <Picture cluster={cluster.data} />}
     </>
   );
+}
+
+function useCluster(): { data: Cluster | undefined; error: Error | null } {
+  const client = useQueryClient();
+  const take = (batch: Message[]): void => {
+    client.setQueryData<Cluster>(KEY, (cluster) =>
+      batch.reduce((known, message) => merge(known, JSON.parse(message.data) as ClusterChanges), cluster ?? NONE),
+    );
+  };
+  const state = useStream(ADDRESS, take);
+  return useQuery({
+    queryKey: KEY,
+    queryFn: ({ signal }) => get<Cluster>(ADDRESS, signal),
+    enabled: state === "broken",
+    refetchInterval: pace(POLL_MS),
+  });
+}
+
+const NONE: Cluster = { connected: false, seen_at: null, nodes: [], queue: [] };
+
+function merge(cluster: Cluster, { connected, seen_at, nodes, ids, queue }: ClusterChanges): Cluster {
+  const known = new Map([...cluster.nodes, ...nodes].map((node) => [node.id, node]));
+  const order = ids ?? cluster.nodes.map(({ id }) => id);
+  return { connected, seen_at, nodes: order.flatMap((id) => known.get(id) ?? []), queue: queue ?? cluster.queue };
 }
 
 function Connection({ cluster }: { cluster: Cluster }): ReactNode {

@@ -187,6 +187,14 @@ export interface Cluster {
   queue: { id: string; name: string; priority: number; message: string }[];
 }
 
+export interface ClusterChanges {
+  connected: boolean;
+  seen_at: string | null;
+  nodes: Node[];
+  ids: string[] | null;
+  queue: Cluster["queue"] | null;
+}
+
 export interface Recipe {
   name: string;
   summary: string;
