@@ -10,15 +10,13 @@ import ray
 from ray._private.state import actors
 
 from api_schemas.exchange import NAMESPACE, Launch
+from workers import memory
 from workers.imports import uncollected
 from workers.lease import Lease
 from workers.membership import Plan
 from workers.packages import own_modules
 from workers.status import Phase, Status
 from workers.worklog import Worklog
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-"""torch's, before its first tensor: large ones lie in huge pages. Small pages cost a step of 26 M parameters 23 %."""
 
 
 def rank_name(job: str, worker: str) -> str:
@@ -30,6 +28,7 @@ class Rank:
     """One worker. The training runs in a thread of its own, so every method answers at once."""
 
     def __init__(self, launch_json: str, worker: str) -> None:
+        memory.keep()
         # Not above: whoever starts workers imports this module, and should not wait for torch.
         with uncollected():
             import torch

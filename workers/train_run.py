@@ -6,7 +6,6 @@ train     in each worker's process: a generation, from `enter` to a checkpoint o
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from api_schemas.exchange import NAMESPACE, Launch, controller_name
-from workers import checkpoint
+from workers import checkpoint, memory
 from workers.archive import Archive
 from workers.attendance import Attendance
 from workers.checkpoint import CheckpointDamaged, Snapshot
@@ -37,8 +36,6 @@ from workers.state import State
 from workers.status import Phase, Status
 from workers.storage import Storage, StorageError
 from workers.trainer import Trainer
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as in workers.rank
 
 RESIZE_S = 10.0
 """How often Ray Train looks whether there is room for more workers, where it began with fewer than it may have."""
@@ -111,6 +108,7 @@ def _controller(job: str) -> Any:
 
 def train(config: Mapping[str, str]) -> None:
     """One worker of one group: what `TorchTrainer` calls in its process."""
+    memory.keep()
     launch = Launch.model_validate_json(config["launch"])
     context = ray.train.get_context()
     group = Group(rank=context.get_world_rank(), world=context.get_world_size())

@@ -32,11 +32,12 @@ from torch.utils.data import TensorDataset
 from tests.benchmarks import MODELS, finish, parameters, say, spread
 from tests.workers.company import Theatre, plane
 from tests.workers.stage import allocation
+from workers import memory
 from workers.mesh import Mesh
 from workers.recipes import StepContext
 from workers.trainer import Trainer
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as in workers.rank
+memory.keep()  # as in workers.rank
 
 MODEL = "26 M"
 WORKERS, PER_WORKER = 3, 8

@@ -1,13 +1,8 @@
-"""Imports without the garbage collector, and what is set by them."""
+"""Imports without the garbage collector."""
 
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
-
-import pytest
 
 from workers.imports import uncollected
 
@@ -33,12 +28,3 @@ def test_a_collector_that_was_off_stays_off() -> None:
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-@pytest.mark.parametrize("module", ["workers.rank", "workers.train_run"])
-def test_whoever_trains_has_large_tensors_in_huge_pages(module: str) -> None:
-    """torch looks once, at its first tensor; without it nothing fails, and a step costs a quarter more."""
-    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    code = f"import os, {module}; print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["1"], done.stderr
