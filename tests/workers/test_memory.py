@@ -31,25 +31,22 @@ WORKERS = {
 """How each kind of worker begins, and ends because it is not told what to train."""
 
 
-def faults(begin: str) -> int:
-    """Of a step, in a new process that begins so."""
+def printed(code: str) -> str:
+    """By a new process for which nobody has set anything."""
     environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    code = [sys.executable, "-c", begin + STEPS]
-    done = subprocess.run(code, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return done.stdout.strip()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
 @pytest.mark.parametrize("kind", WORKERS)
 def test_a_step_uses_the_pages_of_the_one_before(kind: str) -> None:
-    assert faults(WORKERS[kind]) < MANY
+    assert int(printed(WORKERS[kind] + STEPS)) < MANY
 
 
 @pytest.mark.parametrize("kind", WORKERS)
 def test_large_tensors_lie_in_huge_pages(kind: str) -> None:
     """torch looks once, at its first tensor; without it nothing fails, and a step costs a quarter more."""
-    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    code = [sys.executable, "-c", WORKERS[kind] + "import os; print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"]
-    done = subprocess.run(code, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["1"], done.stderr
+    assert printed(WORKERS[kind] + "import os; print(os.environ.get('THP_MEM_ALLOC_ENABLE'))") == "1"

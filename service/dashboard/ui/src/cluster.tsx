@@ -1,19 +1,23 @@
 /** The cluster, live: what its nodes have and use, and who waits for them. */
-import { useQuery, useQueryClient } from "@tanstack/react-query";
 import type { ReactNode } from "react";
-import { get, pace } from "./api";
+import { get } from "./api";
 import type { Cluster, ClusterChanges, Node } from "./contract";
+import { useLive } from "./live";
 import { Failure, Table, useTitle } from "./parts";
-import { useStream, type Message } from "./stream";
 import { clock, number } from "./wording";
 
 const ADDRESS = "/v1/cluster";
-const KEY = ["cluster"];
 const POLL_MS = 10_000; // where no stream comes
 
 export function ClusterScreen(): ReactNode {
   useTitle("Cluster");
-  const cluster = useCluster();
+  const cluster = useLive({
+    address: ADDRESS,
+    nothing: NONE,
+    merge,
+    ask: (signal) => get<Cluster>(ADDRESS, signal),
+    everyMs: POLL_MS,
+  });
   return (
     <>
       <div className="head">
@@ -24,22 +28,6 @@ export function ClusterScreen(): ReactNode {
       {cluster.data && <Picture cluster={cluster.data} />}
     </>
   );
-}
-
-function useCluster(): { data: Cluster | undefined; error: Error | null } {
-  const client = useQueryClient();
-  const take = (batch: Message[]): void => {
-    client.setQueryData<Cluster>(KEY, (cluster) =>
-      batch.reduce((known, message) => merge(known, JSON.parse(message.data) as ClusterChanges), cluster ?? NONE),
-    );
-  };
-  const state = useStream(ADDRESS, take);
-  return useQuery({
-    queryKey: KEY,
-    queryFn: ({ signal }) => get<Cluster>(ADDRESS, signal),
-    enabled: state === "broken",
-    refetchInterval: pace(POLL_MS),
-  });
 }
 
 const NONE: Cluster = { connected: false, seen_at: null, nodes: [], queue: [] };

@@ -1,13 +1,13 @@
 /** The list of jobs: a page of it, live. */
-import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useEffect, useState, type ReactNode } from "react";
-import { get, pace } from "./api";
+import { get } from "./api";
 import { hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe } from "./contract";
+import { useLive } from "./live";
 import { Bar, Failure, PhaseBadge, Table, useNow, useSettled, useTitle } from "./parts";
 import { go, to } from "./route";
 import { useMayChange } from "./signin";
 import { Sparkline } from "./sparkline";
-import { useStream, type Message } from "./stream";
 import { age, clock, duration, number, share, workers } from "./wording";
 
 const LIVING = PHASES.filter((phase) => !hasEnded(phase));
@@ -26,7 +26,14 @@ type Filters = Record<"status" | "name" | "recipe" | "label" | "after", string>;
 export function JobsScreen({ query }: { query: URLSearchParams }): ReactNode {
   useTitle("Jobs");
   const filters = filtersIn(query);
-  const listed = useJobs(addressOf(filters));
+  const address = addressOf(filters);
+  const listed = useLive({
+    address,
+    nothing: NONE,
+    merge,
+    ask: async (signal) => wholly(await get<Page<JobRow>>(address, signal)),
+    everyMs: POLL_MS,
+  });
   return (
     <>
       <div className="head">
@@ -208,23 +215,6 @@ function filtersIn(query: URLSearchParams): Filters {
 function addressOf({ status, name, recipe, label, after }: Filters): string {
   const phases = GROUPS[status] ?? status;
   return `/v1/jobs${to("", { status: phases, name: name && `${name}*`, recipe, label, after }).replace("#", "")}`;
-}
-
-function useJobs(address: string): { data: Listed | undefined; error: Error | null } {
-  const client = useQueryClient();
-  const key = ["jobs", address];
-  const take = (batch: Message[]): void => {
-    client.setQueryData<Listed>(key, (listed) =>
-      batch.reduce((known, message) => merge(known, JSON.parse(message.data) as JobChanges), listed ?? NONE),
-    );
-  };
-  const state = useStream(address, take);
-  return useQuery({
-    queryKey: key,
-    queryFn: async ({ signal }) => wholly(await get<Page<JobRow>>(address, signal)),
-    enabled: state === "broken",
-    refetchInterval: pace(POLL_MS),
-  });
 }
 
 const NONE: Listed = { ids: [], rows: {}, next: null };
