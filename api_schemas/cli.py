@@ -96,15 +96,16 @@ def list_jobs(
     name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most, newest first.")] = 20,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs older than this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs."""
-    page = ctx.obj.jobs(status=status, recipe=recipe, name=name, label=label, limit=limit)
+    page = ctx.obj.jobs(status=status, recipe=recipe, name=name, label=label, limit=limit, after=after)
     if page.items:
-        more = [f"There are more; --limit {min(2 * limit, 200)} shows older ones."] if page.next else []
+        more = [f"There are more; --after {page.next} shows older ones."] if page.next else []
         _show(page, Group(display.job_list(page.items, datetime.now(UTC)), *more), as_json)
     else:
-        asked = any((status, recipe, name, label))
+        asked = any((status, recipe, name, label, after))
         _show(page, "No job is like that." if asked else "No jobs yet; `emascale submit FILE` hands one in.", as_json)
 
 

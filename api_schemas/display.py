@@ -152,7 +152,8 @@ def recipe_view(recipe: RecipeInfo) -> RenderableType:
         default = "required" if name in schema.get("required", ()) else json.dumps(setting.get("default"))
         table.add_row(name, default, _allowed(setting, schema.get("$defs", {})), setting.get("description", ""))
     settings: list[RenderableType] = ["", table] if table.rows else []
-    return Group(recipe.summary, *settings)
+    teacher = ["It learns from a teacher, the EMA: a job of it must have `ema`."] if recipe.needs_ema else []
+    return Group(recipe.summary, *teacher, *settings)
 
 
 def _allowed(setting: Mapping[str, Any], defined: Mapping[str, Any]) -> str:

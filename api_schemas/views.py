@@ -252,6 +252,7 @@ class RecipeInfo(BaseModel):
     name: str
     summary: str
     config_schema: dict[str, Any]
+    needs_ema: bool = Field(False, description="It learns from a teacher, the EMA: a job of it must have one.")
 
 
 T = TypeVar("T")

@@ -61,8 +61,8 @@ def presented(method: str, headers: Headers) -> str | None:
     page that is; `Guard` has compared it.
     """
     scheme, _, text = headers.get("authorization", "").partition(" ")
-    if scheme:
-        return text.strip() if scheme.lower() == "bearer" else None
+    if scheme.lower() == "bearer":  # another may be for a proxy on the way
+        return text.strip()
     if method not in LOOKS and "origin" not in headers:
         return None
     return cookie_parser(headers.get("cookie", "")).get(COOKIE)

@@ -1,10 +1,9 @@
-"""Whether a spec may become a job: the recipe exists, its config fits, and some size can be trained."""
+"""Whether a spec may become a job: the recipe exists, its config fits, and it has the EMA that it learns from."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -12,7 +11,7 @@ from referencing import Registry
 from sqlmodel import Session, col, select
 
 from api_schemas.errors import FieldError, UnknownRecipe
-from api_schemas.jobs import RecipeSpec
+from api_schemas.jobs import JobSpec, RecipeSpec
 from api_schemas.views import RecipeInfo
 from service.own_recipes import Unreadable
 from service.tables import RecipeRow
@@ -21,6 +20,7 @@ from service.validation import MAX_ERRORS, invalid, pointer
 logger = logging.getLogger(__name__)
 
 MESSAGE_LENGTH = 300
+NEEDS_EMA = "Recipe {!r} learns from a teacher, the EMA: give the job one, as {{momentum: 0.99}}."
 
 ReadRecipe = Callable[[RecipeSpec], RecipeInfo]
 """Reads a recipe that the catalogue does not have. Raises Unreadable."""
@@ -37,25 +37,27 @@ def own_recipe(read: ReadRecipe | None, recipe: RecipeSpec) -> RecipeInfo | None
         return None
 
 
-def check_recipe(session: Session, recipe: RecipeSpec, own: RecipeInfo | None) -> None:
-    """A recipe must accept its config, and one without a module be in the catalogue.
+def check_recipe(session: Session, spec: JobSpec, own: RecipeInfo | None) -> None:
+    """The recipe must accept its config and have the EMA that it needs, and one without a module be in the catalogue.
 
     `own` is what `own_recipe` found. What cannot be looked at, as the catalogue before the cluster ever answered, is
     taken as it is; the workers check it. Raises UnknownRecipe, InvalidRequest.
     """
-    schema = own.config_schema if own else _of_catalogue(session, recipe.name)
-    if schema is None:
+    recipe = own or _of_catalogue(session, spec.recipe.name)
+    if recipe is None:
         return
-    errors = list(_config_errors(Draft202012Validator(schema, registry=Registry()), recipe))
+    errors = list(_config_errors(Draft202012Validator(recipe.config_schema, registry=Registry()), spec.recipe))
+    if recipe.needs_ema and spec.ema is None:
+        errors.append(FieldError(pointer="/ema", message=NEEDS_EMA.format(recipe.name)))
     if errors:
         raise invalid(errors)
 
 
-def _of_catalogue(session: Session, name: str) -> dict[str, Any] | None:
+def _of_catalogue(session: Session, name: str) -> RecipeRow | None:
     row = session.get(RecipeRow, name)
     if row is None and ":" not in name:
         _check_catalogue(session, name)
-    return row.config_schema if row else None
+    return row
 
 
 def _check_catalogue(session: Session, name: str) -> None:

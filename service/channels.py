@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi.sse import format_sse_event
+from pydantic import ValidationError
 from sqlalchemy import Row, bindparam
 from sqlmodel import Session, col, func, select
 
@@ -20,6 +22,8 @@ from api_schemas.views import Phase
 from service import events
 from service.db import Database
 from service.tables import EventRow, Job
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 200
 """Events read at once."""
@@ -124,12 +128,15 @@ class Channels:
             asked = [(job_id, channel.revision, channel.last) for job_id, channel in self._open.items()]
             try:
                 found = await run_sync(look, self._database, asked)
-            except Unavailable:
+            except Exception as error:  # whoever listens would wait for ever
+                if not isinstance(error, Unavailable):
+                    logger.exception("live streams have to wait", extra={"action": "streams_stuck"})
                 await asyncio.sleep(OUTAGE_POLL_S)
                 continue
             for job_id, news in found.items():
                 if channel := self._open.get(job_id):
                     channel.tell(news)
+                    await asyncio.sleep(0)  # requests get their turn before the listeners to the next one
             await asyncio.sleep(self._poll_s)
 
 
@@ -138,7 +145,10 @@ Asked = tuple[str, int | None, int | None]
 
 
 def look(database: Database, asked: Sequence[Asked]) -> dict[str, News | None]:
-    """What is new in those of these jobs that have changed, in one view of the database; None: it is gone."""
+    """What is new in those of these jobs that have changed, in one view of the database; None: it is gone.
+
+    So is, for who listens, one whose events cannot be read, as those of a later version of this service.
+    """
     with database.reading() as session:
         states = session.connection().execute(_STATES, {"job_ids": [job_id for job_id, _, _ in asked]})
         known = {job_id: (revision, Phase(phase)) for job_id, revision, phase in states}
@@ -146,7 +156,11 @@ def look(database: Database, asked: Sequence[Asked]) -> dict[str, News | None]:
         for job_id, seen, last in asked:
             if job_id in known and known[job_id][0] != seen:
                 revision, phase = known[job_id]
-                found[job_id] = _news(session, job_id, last, revision, phase)
+                try:
+                    found[job_id] = _news(session, job_id, last, revision, phase)
+                except ValidationError:
+                    logger.exception("events cannot be read", extra={"action": "events_unreadable", "job": job_id})
+                    found[job_id] = None
     return found
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlmodel import Session, SQLModel, create_engine
 
 from api_schemas.errors import Unavailable
@@ -40,6 +40,9 @@ CONNECT_TIMEOUT_S = 5
 ABANDONED_MS = 30_000
 """A transaction without a statement for so long is of a machine that is gone: PostgreSQL ends it, and its locks."""
 CONNECTIONS = 40  # as many as the threads that the handlers run in
+_PASSING = ("25006", "25P03")
+"""SQLSTATEs of PostgreSQL that are no operational errors to its driver, though they pass: the server is a standby, or
+has ended a transaction that was idle for too long."""
 BATCH = 500
 """Rows of one INSERT statement."""
 
@@ -194,10 +197,17 @@ _ONE_VIEW: dict[str, dict[str, Any]] = {
 def _answering() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
-            raise  # a mistake in a statement, which other drivers call ProgrammingError
+    except DBAPIError as error:
+        if not _passes(error):
+            raise
         raise Unavailable("The database does not answer; try again.") from error
+
+
+def _passes(error: DBAPIError) -> bool:
+    """Whether the same may succeed later: it is nothing in the statement."""
+    if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
+        return False  # a mistake in a statement, which other drivers call ProgrammingError
+    return isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", "") in _PASSING
 
 
 def lock(session: Session, table: type[Row], key: object) -> Row | None:

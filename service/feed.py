@@ -89,7 +89,8 @@ async def _read(database: Database, job_id: str, after: int) -> Said:
 async def _within(seconds: float, event: asyncio.Event) -> bool:
     """Whether it came in time."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # `wait_for` makes a task each time
+            await event.wait()
     return event.is_set()
 
 

@@ -18,7 +18,7 @@ from sqlmodel import Session, col, select
 from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
 from api_schemas.jobs import JobPatch, JobSpec, Label, ResizeRequest
 from api_schemas.previews import JobPreview
-from api_schemas.views import JobView, Phase, ResizePreview
+from api_schemas.views import JobRow, JobView, Phase, ResizePreview
 from service import events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
@@ -72,7 +72,7 @@ class Listing:
     @property
     def tag(self) -> str:
         """The ETag of the page."""
-        return etag_of(repr((self.listed, self.next)))
+        return etag_of(repr((self.listed, self.next)), JobRow)
 
     @property
     def text(self) -> bytes:
@@ -110,7 +110,7 @@ def submit(
     own = own_recipe(read, spec.recipe)
     try:
         with database.writing() as session:
-            check_recipe(session, spec.recipe, own)
+            check_recipe(session, spec, own)
             session.add(job)
             events.submitted(session, job, job.created_at)
             return job_view(job), True
@@ -125,7 +125,7 @@ def preview(database: Database, spec: JobSpec, read: ReadRecipe | None) -> JobPr
     _as_stored(spec)
     own = own_recipe(read, spec.recipe)
     with database.reading() as session:
-        check_recipe(session, spec.recipe, own)
+        check_recipe(session, spec, own)
     return job_preview(spec)
 
 

@@ -13,8 +13,9 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import update
 from sqlmodel import col
@@ -25,6 +26,7 @@ from service.tables import LeaseRow
 
 NAME = "reconciler"
 NOBODY = ""
+Done = TypeVar("Done")
 logger = logging.getLogger(__name__)
 
 
@@ -84,6 +86,7 @@ class Lease:
         self._clock = clock
         self._held: Stand | None = None
         self._until = 0.0
+        self._thread = ThreadPoolExecutor(1, "lease")  # its own: work that hangs must not keep a renewal waiting
 
     async def acquire(self) -> None:
         """Wait for it, also for a database that does not answer."""
@@ -91,7 +94,7 @@ class Lease:
         told = False
         while self._held is None:
             try:
-                sight = look(sight, await asyncio.to_thread(self._read), self._clock())
+                sight = look(sight, await self._do(self._read), self._clock())
                 if is_free(sight, self._holder, self._clock(), self.term.term) and await self._claim(sight.stand):
                     return
             except Unavailable as error:
@@ -117,7 +120,7 @@ class Lease:
         if held is None:
             return
         try:
-            await asyncio.to_thread(self._replace, held, Stand(NOBODY, held.renewals + 1))
+            await self._do(self._replace, held, Stand(NOBODY, held.renewals + 1))
         except Unavailable:
             return
 
@@ -136,10 +139,13 @@ class Lease:
         """Take it, or renew it, if nobody has since it was seen."""
         began = self._clock()
         mine = Stand(self._holder, seen.renewals + 1)
-        if not await asyncio.to_thread(self._replace, seen, mine):
+        if not await self._do(self._replace, seen, mine):
             return False
         self._held, self._until = mine, began + self.term.term - self.term.margin
         return True
+
+    async def _do(self, call: Callable[..., Done], *arguments: Any) -> Done:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     def _read(self) -> Stand:
         with self._database.reading() as session:

@@ -18,6 +18,8 @@ from api_schemas.errors import NotFound, Unavailable
 from service.storage import Folder
 
 FOLDER = "logs"
+AT_ONCE = 500
+"""Lines that are read, and sent, in one go."""
 
 Line = tuple[str, str]
 """The text, which begins with its time, and the worker."""
@@ -47,36 +49,50 @@ def read(folder: Folder, rank: str | None, tail: int | None) -> Iterator[str]:
     return _lines(folder, pieces, rank, tail)
 
 
-async def follow(
+def follow(
     folder: Folder, rank: str | None, tail: int | None, ended: Callable[[], bool], poll_s: float
 ) -> AsyncIterator[str]:
     """The same, and then what comes, until the job has ended and its last segments are read.
 
+    Blocks for the first look, which raises Unavailable, and NotFound for a worker that will leave no logs any more.
     Each look, every `poll_s` seconds, lists all segments: behind S3 a request for a thousand of them. Nothing is read
-    twice. A storage that does not answer has nothing new; in the first look it raises Unavailable.
+    twice. Later on a storage that does not answer has nothing new.
     """
-    read_to: dict[str, int] = {}
-    first = True
-    while True:
+    if ended():
+        return in_chunks(read(folder, rank, tail))
+    return _coming(folder, rank, tail, _pieces(folder, rank), ended, poll_s)
+
+
+async def _coming(
+    folder: Folder, rank: str | None, tail: int | None, pieces: list[Piece], ended: Callable[[], bool], poll_s: float
+) -> AsyncIterator[str]:
+    """`pieces`: what there was at first."""
+    async for chunk in in_chunks(_lines(folder, pieces, rank, tail)):
+        yield chunk
+    read_to = {piece.path: piece.stop for piece in pieces}
+    last = False
+    while not last:
+        await anyio.sleep(poll_s)
         last = await run_sync(ended)
         try:
             found = [each._replace(start=read_to.get(each.path, 0)) for each in await run_sync(_pieces, folder, rank)]
-            lines = await run_sync(_read_all, folder, found, rank, tail if first else None)
+            lines = await run_sync(_read_all, folder, found, rank)
         except Unavailable:
-            if first:
-                raise
-        else:
-            first = False
-            read_to = {piece.path: piece.stop for piece in found}
-            for line in lines:
-                yield line
-            if last:
-                return
-        await anyio.sleep(poll_s)
+            last = False
+            continue
+        read_to = {piece.path: piece.stop for piece in found}
+        if lines:
+            yield "".join(lines)
 
 
-def _read_all(folder: Folder, pieces: Iterable[Piece], rank: str | None, tail: int | None) -> list[str]:
-    return list(_lines(folder, pieces, rank, tail))
+async def in_chunks(lines: Iterator[str]) -> AsyncIterator[str]:
+    """So that no more of a long log is in memory than is sent next; whoever takes one waits for its storage."""
+    while chunk := await run_sync(lambda: list(islice(lines, AT_ONCE))):
+        yield "".join(chunk)
+
+
+def _read_all(folder: Folder, pieces: Iterable[Piece], rank: str | None) -> list[str]:
+    return list(_lines(folder, pieces, rank, None))
 
 
 def _pieces(folder: Folder, rank: str | None) -> list[Piece]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from threading import BoundedSemaphore
@@ -45,15 +47,20 @@ class Reader:
     def _read(self, recipe: RecipeSpec) -> RecipeInfo:
         command = [sys.executable, "-m", "workers.recipes", recipe.name, *recipe.py_modules]
         known = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command, env=known, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+        with process:
+            try:
+                said, complaint = process.communicate(timeout=self._patience_s)
+            except subprocess.TimeoutExpired as error:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and what it has started, which may hold the pipes
+                raise Unreadable(f"Recipe {recipe.name!r} was not imported in {self._patience_s:g} s.") from error
+        if process.returncode:
+            raise Unreadable(complaint.decode(errors="replace").strip()[-REASON:])
         try:
-            done = subprocess.run(
-                command, env=known, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._patience_s, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Unreadable(f"Recipe {recipe.name!r} was not imported in {self._patience_s:g} s.") from error
-        if done.returncode:
-            raise Unreadable(done.stderr.decode(errors="replace").strip()[-REASON:])
-        try:
-            return RecipeInfo.model_validate_json(done.stdout)
+            return RecipeInfo.model_validate_json(said)
         except ValidationError as error:  # it wrote to the file descriptor itself
             raise Unreadable(f"Recipe {recipe.name!r} does not describe itself.") from error

@@ -111,7 +111,7 @@ class Roster:
         rows = [recipe.model_dump() for recipe in recipes]
         with self._database.writing() as session:
             session.exec(delete(RecipeRow).where(col(RecipeRow.name).not_in([row["name"] for row in rows])))
-            upsert(session, RecipeRow, rows, update=["summary", "config_schema"])
+            upsert(session, RecipeRow, rows, update=["summary", "config_schema", "needs_ema"])
 
 
 def standing(job: Job) -> Standing:

@@ -33,6 +33,8 @@ LOOK_S = 0.2
 HEAD_DELAY_S = 5.0
 """After a Ray head that could not be started anew, until that is tried again."""
 BACKLOG = 2048
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""All addresses, which are none to ask at; and the one of them that this machine is sure to have."""
 _NOT_FOR_NODES = ("EMASCALE_DATABASE_URL", "EMASCALE_TOKEN")
 
 
@@ -98,7 +100,7 @@ class Supervisor:
                 self._reconciler.keep(environment, time.monotonic())
             if not announced and _attached(database, since) and _healthy(self._listener):
                 announced = True
-                ready(_url(self._listener))
+                ready(url_of(self._listener))
             time.sleep(LOOK_S)
 
     def stop(self) -> None:
@@ -182,8 +184,10 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """Where it can be reached from this machine."""
     host, port = listener.getsockname()[:2]
+    host = ANY.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

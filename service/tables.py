@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     UniqueConstraint,
     event,
+    false,
 )
 from sqlalchemy.orm import Mapper, object_session
 from sqlalchemy.types import TypeDecorator
@@ -206,6 +207,7 @@ class RecipeRow(SQLModel, table=True):
     name: str = Field(primary_key=True, max_length=200)
     summary: str
     config_schema: dict[str, Any] = Field(sa_type=JSON)
+    needs_ema: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class ClusterRow(SQLModel, table=True):

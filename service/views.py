@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from functools import cache
 from typing import Any
+
+from pydantic import BaseModel
 
 from api_schemas.jobs import JobSpec, ResizeRequest
 from api_schemas.views import Evaluation, JobRow, JobStatus, JobView, Phase, Progress
@@ -39,13 +43,22 @@ def job_row(job: Job) -> JobRow:
 
 
 def etag(revision: int) -> str:
-    """The ETag of a job's view."""
-    return f'"{revision}"'
+    """The ETag of a job's view: what a version of the service with other fields has said is not taken for it."""
+    return f'"{revision}-{_fields_of(JobView)}"'
 
 
-def etag_of(text: str) -> str:
-    """A weak ETag: of what matters in an answer, not of each of its bytes."""
-    return f'W/"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+def etag_of(text: str, kind: type[BaseModel]) -> str:
+    """A weak ETag: of what matters in an answer of this kind, not of each of its bytes."""
+    return f'W/"{_digest(text + _fields_of(kind))}"'
+
+
+@cache
+def _fields_of(kind: type[BaseModel]) -> str:
+    return _digest(json.dumps(kind.model_json_schema(), sort_keys=True))[:8]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _shared(job: Job) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
 
 import safetensors.torch
 from torch import Tensor
@@ -15,9 +16,17 @@ from workers.checkpoint_writer import CheckpointWriter, Failed, Saved
 from workers.fence import Fences, Term
 from workers.journal import Journal
 from workers.state import State
-from workers.storage import Storage
+from workers.storage import Storage, StorageError
 
 ARTIFACTS = "artifacts"
+PATIENCE_S = 300.0
+"""How long a storage that does not answer is waited for, where without it nothing goes on."""
+RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+"""Before what is missing is tried again; doubles, up to the second."""
+
+Pause = Callable[[float], None]
+"""Lets so many seconds pass, or raises."""
+Result = TypeVar("Result")
 
 
 class Overtaken(Exception):
@@ -57,11 +66,15 @@ class Archive:
         """What is written from now on belongs to this generation."""
         self._term = self._term._replace(generation=generation)
 
-    def latest(self) -> State | None:
+    def latest(self, pause: Pause = time.sleep) -> State | None:
         """The newest whole checkpoint of the surviving line; from now on the line leads through this term.
 
-        None: there is none, training begins. Raises StorageError.
+        None: there is none, training begins. A storage that does not answer is tried again for PATIENCE_S. Raises
+        StorageError, and what `pause` raises.
         """
+        return self._patiently(self._latest, pause)
+
+    def _latest(self) -> State | None:
         snapshot = self._newest()
         samples = snapshot.meta["samples"] if snapshot else 0
         self._fences.put_up(self._term, samples)
@@ -90,11 +103,29 @@ class Archive:
         if self._writer is not None:
             self._writer.flush()
 
-    def export(self, state: State) -> dict[str, str]:
-        """Write the weights and their average, each as a file of safetensors; name -> URL. Raises StorageError."""
-        self._permit()
+    def export(self, state: State, pause: Pause = time.sleep) -> dict[str, str]:
+        """Write the weights and their average, each as a file of safetensors; name -> URL. Raises as `latest` does."""
         groups = {f"{name}.safetensors": state.groups[name] for name in ("model", "ema") if name in state.groups}
-        return {name: self._export(name, tensors) for name, tensors in groups.items()}
+
+        def write() -> dict[str, str]:
+            self._permit()
+            return {name: self._export(name, tensors) for name, tensors in groups.items()}
+
+        return self._patiently(write, pause)
+
+    def _patiently(self, call: Callable[[], Result], pause: Pause) -> Result:
+        deadline, wait_s = time.monotonic() + PATIENCE_S, RETRY_S
+        while True:
+            try:
+                return call()
+            except StorageError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if wait_s == RETRY_S:
+                    message = f"The storage does not do its part, and is tried again for {PATIENCE_S:g} s: {error}."
+                    self._journal.record("warning", code="storage_away", message=message)
+            pause(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
 
     def _newest(self) -> Snapshot | None:
         found = checkpoint.load_latest(self._storage, self._skipped, self._refusal)

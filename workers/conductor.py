@@ -144,10 +144,10 @@ class Conductor:
         return all(workers[member].phase is Phase.DONE for member in self._plan.members)
 
     async def _on_failure(self, worker: str, status: Status) -> None:
-        """A worker that fails before it ever trained is no reason to stop those who do."""
+        """A worker that fails before it ever trained, also on its way in, is no reason to stop those who do."""
         assert status.failure is not None, "a worker that failed says why"
         failure = status.failure
-        if status.generation == 0 and self._plan is not None:
+        if self._plan is not None and (status.generation == 0 or (status.samples < 0 and self._holders())):
             self._on_loss(worker, failure.message)
             await self._roll.dismiss(worker)
             return

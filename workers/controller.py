@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 NAME_PATIENCE_S = 30.0
 """How long the name of a controller that was killed may stay taken."""
+UNAVAILABLE_S = 1.0
+"""How long a worker that Ray calls unavailable for now is asked again: a connection that broke says nothing of it."""
 STEADY = {
     "label_selector": {"ray.io/market-type": "!spot", **TRAINING_NODES},
     "fallback_strategy": [{"label_selector": TRAINING_NODES}],
@@ -156,8 +158,15 @@ class _RayCrew:
         rank = self._ranks.get(worker)
         if rank is None:
             raise WorkerGone("It was dismissed.")
+        until = time.monotonic() + UNAVAILABLE_S
         try:
-            return await getattr(rank, method).remote(*arguments)
+            while True:
+                try:
+                    return await getattr(rank, method).remote(*arguments)
+                except ray.exceptions.ActorUnavailableError:
+                    if time.monotonic() > until:
+                        raise
+                    await asyncio.sleep(UNAVAILABLE_S / 10)
         except ray.exceptions.RayActorError as error:
             raise WorkerGone(cause_of_death(error)) from error
         except ray.exceptions.RuntimeEnvSetupError as error:

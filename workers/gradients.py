@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.futures import Future, collect_all
 from torch.nn.parallel import DistributedDataParallel
@@ -53,15 +52,18 @@ class GradientReducer:
         *,
         norms: bool,
         coordinates: bool,
+        summed: Callable[[Tensor], Future[list[Tensor]]],
         every: int = 1,
         check: Callable[[], None] = lambda: None,
         on_sent: Callable[[], None] = lambda: None,
     ) -> None:
         """`norms`: measure |g|^2; `coordinates`: measure g^2 too. `on_sent`: all of a step is on its way.
 
-        `check` is called before every bucket, and may raise: why go through a backward pass that is in vain?
+        `summed` starts a sum over the workers, in place. `check` is called before every bucket, and may raise: why go
+        through a backward pass that is in vain?
         """
         self._check = check
+        self._summed = summed
         self._on_sent = on_sent
         self._norms = norms or coordinates
         self._coordinates = coordinates
@@ -125,14 +127,35 @@ class GradientReducer:
         gradient = bucket.buffer()
         if not (self.measuring and self._coordinates):
             self.square_norm += self._square_norm(bucket) if self.measuring else 0.0
-            return _summed(gradient).then(lambda done: done.value()[0])
+            return self._summed(gradient).then(lambda done: done.value()[0])
         squares = self._room(bucket)
         self._square(bucket, squares)
         self.square_norm += float(squares.sum())
         self._reduced.append((bucket.parameters(), _views(bucket, squares)))
         if gradient.numel() <= FUSED:
-            return _summed_together(gradient, self._scratch[bucket.index(), gradient.numel()])
-        return _summed_both(gradient, squares)
+            return self._summed_together(gradient, self._scratch[bucket.index(), gradient.numel()])
+        return self._summed_both(gradient, squares)
+
+    def _summed_together(self, gradient: Tensor, pair: Tensor) -> Future[Tensor]:
+        """One all-reduce for [gradient, squares]."""
+        size = gradient.numel()
+        pair[:size].copy_(gradient)
+
+        def unpack(done: Future[list[Tensor]]) -> Tensor:
+            done.value()
+            return gradient.copy_(pair[:size])
+
+        return self._summed(pair).then(unpack)
+
+    def _summed_both(self, gradient: Tensor, squares: Tensor) -> Future[Tensor]:
+        """Two all-reduces, in flight together."""
+
+        def take(done: Future[list[Future[list[Tensor]]]]) -> Tensor:
+            for each in done.value():
+                each.value()
+            return gradient
+
+        return collect_all([self._summed(gradient), self._summed(squares)]).then(take)
 
     def _room(self, bucket: GradBucket) -> Tensor:
         """Where the bucket's squares go: the second half of a pair where both travel together."""
@@ -170,36 +193,6 @@ class GradientReducer:
 def _divided_square(tensor: Tensor, divisor: float, *, out: Tensor) -> None:
     """In one pass over memory."""
     torch.addcmul(tensor.new_zeros(()), tensor, tensor, value=1 / divisor, out=out)
-
-
-def _summed(tensor: Tensor) -> Future[list[Tensor]]:
-    work = dist.all_reduce(tensor, async_op=True)
-    assert work is not None, "this process belongs to the group"
-    future: Future[list[Tensor]] = work.get_future()
-    return future
-
-
-def _summed_together(gradient: Tensor, pair: Tensor) -> Future[Tensor]:
-    """One all-reduce for [gradient, squares]."""
-    size = gradient.numel()
-    pair[:size].copy_(gradient)
-
-    def unpack(done: Future[list[Tensor]]) -> Tensor:
-        done.value()
-        return gradient.copy_(pair[:size])
-
-    return _summed(pair).then(unpack)
-
-
-def _summed_both(gradient: Tensor, squares: Tensor) -> Future[Tensor]:
-    """Two all-reduces, in flight together."""
-
-    def take(done: Future[list[Future[list[Tensor]]]]) -> Tensor:
-        for each in done.value():
-            each.value()
-        return gradient
-
-    return collect_all([_summed(gradient), _summed(squares)]).then(take)
 
 
 def _views(bucket: GradBucket, flat: Tensor) -> list[Tensor]:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
+from torch.futures import Future
 
 
 class Group:
@@ -28,13 +29,17 @@ class Group:
     def all_reduce(self, tensor: torch.Tensor) -> None:
         """SUM over the members, in place."""
         with self.guard():
-            dist.all_reduce(tensor)
+            self.reduced(tensor).wait()
+
+    def reduced(self, tensor: torch.Tensor) -> Future[list[torch.Tensor]]:
+        """Start a SUM over the members, in place."""
+        return self._future(_started(dist.all_reduce(tensor, async_op=True)), tensor)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Stack every member's tensor: (world, *shape)."""
         gathered = [torch.empty_like(tensor) for _ in range(self.world)]
         with self.guard():
-            dist.all_gather(gathered, tensor)
+            self._future(_started(dist.all_gather(gathered, tensor, async_op=True)), tensor).wait()
         return torch.stack(gathered)
 
     def send(self, tensors: Sequence[torch.Tensor], to: int, *, first_tag: int = 0) -> list[dist.Work]:
@@ -58,6 +63,11 @@ class Group:
     def guard(self) -> AbstractContextManager[None]:
         """A context around whatever uses the group (DDP's backward, say): here it changes nothing."""
         return nullcontext()
+
+    def _future(self, work: dist.Work, _tensor: torch.Tensor) -> Future[list[torch.Tensor]]:
+        """Of what becomes of a collective that has started on the tensor."""
+        future: Future[list[torch.Tensor]] = work.get_future()
+        return future
 
 
 def _started(work: dist.Work | None) -> dist.Work:

@@ -83,8 +83,9 @@ class Member:
                 return
             self._next = plan
             self._changed.notify_all()
-            if self._phase is Phase.JOINING and self._mesh:
-                self._mesh.sever()  # the others will not come there
+            joining = self._mesh if self._phase is Phase.JOINING else None
+        if joining:
+            joining.sever()  # the others will not come there
 
     def sever(self, generation: int) -> None:
         """This generation, and every one before it, is broken: get out of it, and never into it."""
@@ -92,10 +93,11 @@ class Member:
             self._broken = max(self._broken, generation)
             if self._next and self._next.generation <= generation:
                 self._next = None
-            if self._mesh and self._mesh.generation <= generation:
-                self._mesh.sever()
-                self._pulse.nudge()
+            broken = self._mesh if self._mesh and self._mesh.generation <= generation else None
             self._changed.notify_all()
+        if broken:
+            self._pulse.nudge()
+            broken.sever()  # which may take a while, and nobody may wait for it who looks
         self._journal.nudge()
 
     def retire(self) -> None:

@@ -8,7 +8,8 @@ A dead peer raises on some survivors at once, but with several gloo operations i
 would sit out the group's timeout. `Mesh.sever` frees them: it shuts down the connections of this generation's group, so
 that whatever waits on them raises. It is called from another thread and at any moment. That does not wake everybody: a
 joining mesh may wait for a connection that a dead peer never opens, and gloo forgets whoever waits for a message that
-was half sent or half received when its connection broke. Both waits have a thread apart, which a sever leaves behind.
+was half sent, half received, or about to be sent when its connection broke. So none of these is waited for in gloo: a
+meeting and messages have a thread apart, collectives a promise, and a sever leaves the one and breaks the other.
 Listening sockets are left alone (gloo aborts the process if its listener goes), and so are those of others in this
 process, Ray for instance: a connection is the group's if one of its ends is where a member listens.
 """
@@ -34,6 +35,7 @@ from weakref import WeakSet
 import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroupGloo
+from torch.futures import Future
 
 from workers.group import Group
 
@@ -93,6 +95,7 @@ class Mesh(Group):
         self._rendezvous = rendezvous
         self._over = threading.Event()  # severed or left
         self._awaited: SimpleQueue[Any] = SimpleQueue()  # what comes of a thread apart, or of a sever
+        self._promised: dict[int, Future[Any]] = {}  # what will come of collectives, or of a sever; by id
         self._gpu = gpu
         self._gloo: ProcessGroupGloo | None = None
         self._nccl: Any = None  # beside gloo, on a GPU
@@ -108,10 +111,14 @@ class Mesh(Group):
             met = self._apart(self._meet)
         except (MeshBroken, RuntimeError, OSError) as error:
             self.sever()
-            _connected.cache_clear()  # the meeting may still be waiting on it
             raise MeshBroken(f"generation {self.generation} did not meet: {error}") from error
-        self._store, self._gloo = None, met.gloo
-        self._nccl = _make_default(met, self.rank, self.world, gpu=self._gpu)
+        self._gloo = met.gloo
+        try:
+            self._nccl = _make_default(met, self.rank, self.world, gpu=self._gpu)
+        except RuntimeError:
+            self.check()  # it was severed meanwhile
+            raise
+        self._store = None
         self.check()
 
     def leave(self) -> None:
@@ -120,19 +127,27 @@ class Mesh(Group):
         if self._gloo is not None:
             _retired.append(self._gloo)
             self._gloo = None
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        self._members = frozenset()  # where others may listen from now on
 
     def sever(self) -> None:
         """Make whatever waits on this group raise. From any thread, any number of times."""
         self._over.set()
+        broken = MeshBroken(f"generation {self.generation} was severed or left")
+        self._awaited.put(broken)
+        for promise in list(self._promised):
+            self._keep(promise, broken)
+        store = self._store
+        if store is not None:
+            _connected.cache_clear()  # its connection goes too; and the meeting may still be waiting on it
         for connection in _connections():
-            if self._is_ours(connection) or connection.peer == self._store:
+            if self._is_ours(connection) or connection.peer == store:
                 with suppress(OSError):  # it is down already
                     connection.socket.shutdown(socket.SHUT_RDWR)
         if (nccl := self._nccl) is not None:
             self._nccl = None
             nccl.abort()
-        self._awaited.put(MeshBroken(f"generation {self.generation} was severed or left"))
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -165,11 +180,28 @@ class Mesh(Group):
         except RuntimeError as error:
             if isinstance(error, dist.DistBackendError):
                 self._over.wait(NOTICE_S)
-            if not self._over.is_set() and self._is_whole():
+            if not self._over.is_set() and self._is_whole() and not self._over.is_set():
                 raise
             raise MeshBroken(f"generation {self.generation}: {error}") from error
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _future(self, work: dist.Work, tensor: torch.Tensor) -> Future[Any]:
+        """That of gloo, or a sever; NCCL's own, which is tied to the GPU's stream, and which `abort` ends."""
+        future = super()._future(work, tensor)
+        if tensor.is_cuda:
+            return future
+        promise: Future[Any] = Future()
+        self._promised[id(promise)] = promise
+        future.add_done_callback(lambda done: self._keep(id(promise), _outcome(done)))
+        if self._over.is_set():  # since before whoever severs could see it
+            self._keep(id(promise), MeshBroken(f"generation {self.generation} was severed or left"))
+        return promise.then(_redeemed)
+
+    def _keep(self, promise: int, outcome: Any) -> None:
+        """Once: whoever comes second is too late."""
+        if (kept := self._promised.pop(promise, None)) is not None:
+            kept.set_result(outcome)
 
     def _apart(self, function: Callable[[], T]) -> T:
         """What comes of a function in a thread of its own. Raises MeshBroken as soon as severed."""
@@ -202,8 +234,8 @@ class Mesh(Group):
 
     def _is_whole(self) -> bool:
         """Whether the connections to all other members are up."""
-        ours = [connection.is_up for connection in _connections() if self._is_ours(connection)]
-        return sum(ours) == self.world - 1
+        ups = (each for each in _connections() if self._is_ours(each) and each.is_up)
+        return len({(each.local, each.peer) for each in ups}) == self.world - 1  # a sever may hold a second one of each
 
     def _is_ours(self, connection: _Connection) -> bool:
         return connection.local in self._members or connection.peer in self._members
@@ -260,9 +292,23 @@ def _start(function: Callable[[], None]) -> None:
 @atexit.register
 def _settle() -> None:
     """A thread that comes back from torch while the interpreter is being taken down would abort the process."""
+    _start(_retired.clear)  # apart: a collective that was left behind may still be on one of its threads
     for thread in list(_threads):
         thread.join(timeout=1.0)
-    _retired.clear()
+
+
+def _outcome(done: Future[T]) -> T | Exception:
+    try:
+        return done.value()
+    except Exception as error:
+        return error
+
+
+def _redeemed(kept: Future[T | Exception]) -> T:
+    outcome = kept.value()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _put(outcome: SimpleQueue[T | Exception], function: Callable[[], T]) -> None:
@@ -335,9 +381,17 @@ def _sockets() -> Iterator[socket.socket]:
         with suppress(OSError):  # closed meanwhile
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as duplicate:
+            with _socket_of(os.dup(int(name))) as duplicate:
                 if duplicate.family in (socket.AF_INET, socket.AF_INET6) and duplicate.type == socket.SOCK_STREAM:
                     yield duplicate
+
+
+def _socket_of(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:  # it is none any more
+        os.close(descriptor)
+        raise
 
 
 def _address(name: tuple[str, int]) -> Address:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 from torch import nn
 
 from api_schemas.wording import scores
@@ -56,9 +59,19 @@ class Occasions:
             self._archive.save(replica.state() if leads else None, last=done)
         if leads and "export" in self.due:
             self._pulse.does(Activity.EXPORT)
-            self._journal.record("exported", artifacts=self._archive.export(replica.state()))
+            self._journal.record(
+                "exported", artifacts=self._archive.export(replica.state(), partial(self.pause, group))
+            )
         if leads:
             self._led = replica.samples
+
+    def pause(self, group: Group, seconds: float) -> None:
+        """Before the storage is tried again. Raises MeshBroken as soon as the group is of no use."""
+        self._pulse.does(Activity.CHECKPOINT)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            group.check()
+            time.sleep(min(0.1, seconds))
 
     def _evaluate(self) -> tuple[Scores, Scores | None]:
         """Of the weights, and of their average."""

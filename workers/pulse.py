@@ -7,7 +7,10 @@ whether all of its gradients are on their way.
 
 from __future__ import annotations
 
+import gc
+import inspect
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import torch.distributed
+import torch.futures
 from torch import nn
 from torch.nn.parallel import distributed
 
@@ -27,10 +31,11 @@ FRAMES = 3
 """Of the stack that are told, from the innermost."""
 WAITING = (
     *(str(Path(__file__).with_name(name)) for name in ("group.py", "mesh.py")),
-    str(Path(torch.distributed.__file__).parent),
+    *(str(Path(inspect.getfile(module)).parent) for module in (torch.distributed, torch.futures)),
     distributed.__file__,  # DDP, whose second forward agrees on the order of buckets
 )
-"""A stack that ends in one of these files, or below that folder, waits for a peer."""
+"""A stack that ends in one of these files, or below these folders, waits for a peer."""
+_looking = threading.Lock()
 
 
 class _Mark(NamedTuple):
@@ -75,11 +80,25 @@ class Pulse:
         """How the thread with this identity is."""
         mark = self._mark
         still_s = time.monotonic() - max(mark.at, self._nudged_at)
-        if still_s < STILL_S:
+        if still_s < STILL_S or mark.activity is Activity.IDLE:
             return Doing(activity=mark.activity, waits=mark.sent, still_s=still_s)
-        frame = sys._current_frames().get(thread or 0)
+        frame = _frame_of(thread or 0)
         waits = mark.sent or (frame is not None and frame.f_code.co_filename.startswith(WAITING))
         return Doing(activity=mark.activity, waits=waits, still_s=still_s, where=_told(frame))
+
+
+def _frame_of(thread: int) -> FrameType | None:
+    """The innermost frame of a thread. Without a collection meanwhile: in Python 3.11 one that lets go of the
+    interpreter's lock, as finalizers may, can bring the whole process to a stop (python/cpython#106883).
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _told(frame: FrameType | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from workers import stalls
@@ -17,6 +17,8 @@ NEVER = -1
 """The version of a worker that nobody has seen yet."""
 WARMING_SILENCE = 6.0
 """Stall times that one which warms up may be silent, and others one: imports may keep Python's lock for long."""
+LATE_S = 1.0
+"""A look that is given up so much later than it should be says nothing about the worker."""
 TELL_S = 1.0
 """How long telling everybody may take: whoever is silent must not hold up the others."""
 
@@ -99,7 +101,10 @@ class Roll:
 
     async def give_up(self, worker: str, reason: str) -> None:
         """End a worker that answers, and is of no use: it counts as lost."""
-        self._watches.pop(worker).cancel()
+        watch = self._watches.pop(worker, None)
+        if watch is None:  # lost meanwhile
+            return
+        watch.cancel()
         await self._lose(worker, reason)
 
     async def dismiss_all(self) -> None:
@@ -109,22 +114,22 @@ class Roll:
     async def announce(self, plan: Plan) -> None:
         """Tell its members of a generation, and those who leave with it: who was called to an earlier one."""
         self._called.update(plan.members)
-        await self._tell([self._crew.announce(worker, plan) for worker in self._warm() if worker in self._called])
+        await self._tell(lambda worker: self._crew.announce(worker, plan), self._called)
 
     async def sever(self, generation: int) -> None:
         """Free everybody from a generation that is broken."""
-        await self._tell([self._crew.sever(worker, generation) for worker in self._warm()])
+        await self._tell(lambda worker: self._crew.sever(worker, generation))
 
     async def retire(self) -> None:
         """Have all come to an end, with a checkpoint."""
-        await self._tell([self._crew.retire(worker) for worker in self._warm()])
+        await self._tell(self._crew.retire)
 
-    def _warm(self) -> list[str]:
-        return [worker for worker, status in self.workers.items() if status.phase is not Phase.WARMING]
-
-    async def _tell(self, calls: list[Awaitable[None]]) -> None:
-        """One that is gone by now is noticed by its watch, and so is one that does not answer."""
-        tasks = [asyncio.ensure_future(call) for call in calls]
+    async def _tell(self, call: Callable[[str], Awaitable[None]], whom: Collection[str] | None = None) -> None:
+        """All who are warm, or of them these. One that is gone by now is noticed by its watch, and so is one that does
+        not answer; whoever cannot do as it is told is given up.
+        """
+        warm = [worker for worker, status in self.workers.items() if status.phase is not Phase.WARMING]
+        tasks = {asyncio.ensure_future(call(worker)): worker for worker in warm if whom is None or worker in whom}
         if not tasks:
             return
         done, late = await asyncio.wait(tasks, timeout=TELL_S)
@@ -132,7 +137,8 @@ class Roll:
             task.add_done_callback(_retrieve)
         for task in done:
             if (error := task.exception()) and not isinstance(error, WorkerGone):
-                raise error
+                logger.error("%s could not be told", tasks[task], exc_info=error, extra={"action": "tell_failed"})
+                await self.give_up(tasks[task], _answered(error))
 
     def _watch(self, worker: str, *, lives: bool) -> asyncio.Event:
         """Look at a worker from now on; returns what is set after the first look."""
@@ -143,13 +149,19 @@ class Roll:
 
     async def _look(self, worker: str, looked: asyncio.Event, *, lives: bool) -> None:
         """Until the worker is gone. Before it `lives` it may wait for resources as long as it takes."""
-        version = NEVER
+        version, clock = NEVER, asyncio.get_running_loop().time
         try:
             while self.workers[worker].phase is not Phase.LEFT:
                 heard, seen = self._cursors(worker)
                 # Not wait_for: in Python 3.11 that loses a cancellation which comes at the same moment as the answer.
-                async with asyncio.timeout(LOOK_S + self._allowed_s(worker) if lives else None):
-                    status = await self._crew.poll(worker, version=version, heard=heard, seen=seen, wait_s=LOOK_S)
+                until = clock() + LOOK_S + self._allowed_s(worker) if lives else None
+                try:
+                    async with asyncio.timeout_at(until):
+                        status = await self._crew.poll(worker, version=version, heard=heard, seen=seen, wait_s=LOOK_S)
+                except TimeoutError:
+                    if until is None or clock() - until < LATE_S:
+                        raise
+                    continue  # it was this process that stood still, and what answered was not heard
                 lives = True
                 news = status.version != version
                 version, self.workers[worker] = status.version, status
@@ -163,7 +175,7 @@ class Roll:
             await self._lose(worker, f"It has not answered for {self._allowed_s(worker):.3g} s.")
         except Exception as error:
             logger.exception("a look at %s failed", worker, extra={"action": "look_failed"})
-            await self._lose(worker, f"It answered with {type(error).__name__}: {error}")
+            await self._lose(worker, _answered(error))
         else:
             await self.dismiss(worker)
         finally:
@@ -181,6 +193,10 @@ class Roll:
         self.workers.pop(worker, None)
         self.news.set()
         await self._crew.kill(worker)
+
+
+def _answered(error: BaseException) -> str:
+    return f"It answered with {type(error).__name__}: {error}"
 
 
 def _retrieve(task: asyncio.Future[None]) -> None:

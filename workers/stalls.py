@@ -65,7 +65,11 @@ def judge(workers: Mapping[str, Status], *, asked: float | None, severed: int) -
 
 
 def _allowed_s(status: Status, workers: Mapping[str, Status], asked: float | None) -> float:
-    """A first step that is the first of all has nothing to be compared with."""
+    """A first step that is the first of all has nothing to be compared with; and whoever waits for others that it was
+    told are gone has nothing to wait for.
+    """
+    if status.doing.waits and _in_group(status) and status.broken >= status.generation:
+        return min(LEAST_S, stall_s(workers, asked))
     times = ALLOWED[status.doing.activity]
     if status.doing.activity is Activity.FIRST_STEP and not _measured(workers):
         times = RARE

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -25,7 +26,7 @@ from api_schemas.dynamics import Size, state_factors, values_at, warnings_at
 from api_schemas.exchange import Launch
 from api_schemas.jobs import JobSpec
 from workers import recipes
-from workers.archive import Archive
+from workers.archive import LONGEST_RETRY_S, RETRY_S, Archive
 from workers.changes import Changes
 from workers.data import SampleOrder, micro_batches, slices
 from workers.device import Device
@@ -43,9 +44,6 @@ from workers.tally import Tally
 
 CURVE_POINTS = 1000
 """Points of each training curve over a whole job, about."""
-
-RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-"""Before a checkpoint without which nobody may leave is written again; doubles, up to the second."""
 
 Waiting = Callable[[int], bool]
 """Whether a new generation waits that may begin after so many samples."""
@@ -117,7 +115,7 @@ class Trainer:
         standings = [int(samples) for samples in gathered.flatten()]
         roles = transfers(standings)
         if roles.fresh and group.rank == 0:
-            self._restore_or_begin(plan, group.world)
+            self._restore_or_begin(plan, group)
         self._hand_on(group, roles)
         self.committed = self.replica.samples if roles.fresh else min(samples for samples in standings if samples >= 0)
         self._resize(group, plan, restored=roles.fresh)
@@ -147,8 +145,7 @@ class Trainer:
         self._occasions.attend(group, done=self.done)
         wait_s = RETRY_S
         while self._lacks_checkpoint(group):
-            self._pulse.does(Activity.CHECKPOINT)
-            _sleep(group, wait_s)
+            self._occasions.pause(group, wait_s)
             wait_s = min(2 * wait_s, LONGEST_RETRY_S)
             self._archive.save(self.replica.state() if group.rank == 0 else None, last=False)
 
@@ -167,10 +164,10 @@ class Trainer:
         """Let go of the generation's group."""
         self._wrapped = None
 
-    def _restore_or_begin(self, plan: Plan, workers: int) -> None:
-        state = self._archive.latest()
+    def _restore_or_begin(self, plan: Plan, group: Group) -> None:
+        state = self._archive.latest(partial(self._occasions.pause, group))
         if state is None:
-            self.replica.begin(self.replica.size_at(workers, plan.kappa))
+            self.replica.begin(self.replica.size_at(group.world, plan.kappa))
         else:
             self.replica.load(state)
         self._occasions.due = {"evaluate", "export"} if self.done else set()
@@ -243,6 +240,7 @@ class Trainer:
             ddp,
             norms=scaling.second_moment != "assume_noise",
             coordinates=self.replica.feeds_second_moment,
+            summed=group.reduced,
             every=scaling.sample_every,
             check=group.check,
             on_sent=self._pulse.sent,
@@ -347,14 +345,6 @@ class Trainer:
         if self.done or crossed(start, stop, max(1, self.replica.horizon.total_samples // CURVE_POINTS)):
             self._journal.point(stop, self._tally.point(self.replica))
         self._occasions.fall_due(start, stop, done=self.done)
-
-
-def _sleep(group: Group, seconds: float) -> None:
-    """Raises MeshBroken as soon as the group is of no use."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        group.check()
-        time.sleep(min(0.1, seconds))
 
 
 def _shards(batch: int, world: int, per_worker: int) -> int:

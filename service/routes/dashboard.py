@@ -29,12 +29,14 @@ FOREVER = "public, max-age=31536000, immutable"
 router = APIRouter(include_in_schema=False)
 
 
+@router.head("/")
 @router.get("/")
 def page(request: Request) -> Response:
     """The page. It changes with the service, so it is asked for anew each time."""
     return _file(STATIC / "index.html", request, {"Content-Security-Policy": POLICY})
 
 
+@router.head("/assets/{name}")
 @router.get("/assets/{name}")
 def asset(name: str, request: Request) -> Response:
     """What the page loads. Names hold a hash of the content, so nobody has to ask twice."""

@@ -130,7 +130,7 @@ def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDe
     """Log lines of the workers, kept after the nodes are gone."""
     folder = Folder(jobs.storage(context.database, job_id))
     if not query.follow:
-        lines = logs.read(folder, query.rank, query.tail)
+        lines = logs.in_chunks(logs.read(folder, query.rank, query.tail))
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
     def ended() -> bool:

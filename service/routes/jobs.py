@@ -14,7 +14,7 @@ from api_schemas.errors import Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, ResizePreview
-from service import changes, feed, jobs
+from service import changes, jobs
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.looks import EVERY
@@ -79,15 +79,15 @@ def submit(
 
 def _cursor(
     query: Annotated[JobQuery, Query()], context: ContextDep, last_event_id: Annotated[str | None, Header()] = None
-) -> int:
+) -> changes.Cursor | None:
     """Where the stream goes on; a filter that cannot be is found out before it has begun."""
     jobs.listing(context.database, query, context.rows)
-    return feed.cursor(last_event_id, "Last-Event-ID")
+    return None if last_event_id is None else changes.cursor(last_event_id, "Last-Event-ID")
 
 
 @streams.get("", response_class=EventSourceResponse)
 async def stream(
-    query: Annotated[JobQuery, Query()], context: ContextDep, after: Annotated[int, Depends(_cursor)]
+    query: Annotated[JobQuery, Query()], context: ContextDep, after: Annotated[changes.Cursor | None, Depends(_cursor)]
 ) -> AsyncIterator[ServerSentEvent]:
     """The same page, live."""
     look = partial(

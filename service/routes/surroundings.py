@@ -75,10 +75,11 @@ def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None, accept_enc
     With `Accept: text/event-stream` the same, and then what changes in it, as `ClusterChanges`.
     """
     view = surroundings.cluster(database)
-    tag = etag_of(view.model_dump_json(exclude={"seen_at"}))
+    tag = etag_of(view.model_dump_json(exclude={"seen_at"}), ClusterView)
     return unchanged(tag, if_none_match) or whole(view.model_dump_json().encode(), tag, accept_encoding)
 
 
+@router.head("/docs", response_class=HTMLResponse, include_in_schema=False)
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
 def docs(request: Request, response: Response) -> str:
     """The API to read."""
@@ -86,18 +87,21 @@ def docs(request: Request, response: Response) -> str:
     return reference.page(request.app.openapi())
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", tags=["health"])
 async def healthz() -> Health:
     """The process answers."""
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["health"])
 def readyz(database: DatabaseDep) -> Health:
     """Whether all that it needs is there: without the cluster `degraded`, without the database 503."""
     return surroundings.readiness(database)
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(context: ContextDep) -> Response:
     """Jobs, slots, resizes with their pauses, samples, and how fast the API answers, for Prometheus."""

@@ -163,7 +163,9 @@ def test_a_list_says_what_to_do_when_it_is_empty_or_goes_on(service: Answers) ->
 
     longer = Answers()
     longer.add("GET", "/v1/jobs", Page(items=[job_row("abc123")], next="cursor"))
-    assert emascale(longer, "list").stdout.splitlines()[-1] == "There are more; --limit 40 shows older ones."
+    assert emascale(longer, "list").stdout.splitlines()[-1] == "There are more; --after cursor shows older ones."
+    emascale(longer, "list", "--after", "cursor")
+    assert dict(longer.last.url.params) == {"limit": "20", "after": "cursor"}
 
 
 def test_resizes_are_all_shown_page_by_page(service: Answers) -> None:
@@ -285,6 +287,7 @@ BYOL = RecipeInfo(
         "required": ["folder"],
         "$defs": {"Model": {"enum": ["mlp", "cnn"]}},
     },
+    needs_ema=True,
 )
 
 
@@ -303,6 +306,7 @@ def test_the_settings_of_a_recipe(service: Answers) -> None:
     service.add("GET", "/v1/recipes/byol", BYOL)
     shown = emascale(service, "recipes", "byol").stdout
     assert shown.startswith("Learn features.")
+    assert "a job of it must have `ema`" in shown
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines() if line.strip()}
     assert rows["depth"] == "2 integer from 1 to 16 Layers."
     assert rows["rate"] == "null number above 0 below 1 or null"

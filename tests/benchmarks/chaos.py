@@ -1,7 +1,8 @@
 """Random faults against several jobs at once, and the proof that nothing was lost: `./run bench chaos --seconds 120`.
 
 Faults: SIGKILL of one worker, of several, of all; of a controller, the API, the reconciler; of a node, its raylet alone
-or all that runs there; of the Ray head; SIGSTOP of a worker; a node announced to leave, and gone at its deadline. Other
+or all that runs there; of the Ray head; SIGSTOP of a worker, and of a
+controller that goes on after a while; a node announced to leave, and gone at its deadline. Other
 sizes are asked for in between, which is no fault. Nodes come back. At the end every job must train on, its ledger must
 hold every sample once, its history every event once, with no change of size missing and no rollback beyond the last
 checkpoint, and nothing of it or of its cluster may live on.
@@ -39,6 +40,8 @@ NOTICE_S = (5, 30)
 """Before a node that is announced to leave is gone."""
 ADDED = ("127.0.0.2", "127.0.0.3")
 """Nodes beside the head."""
+STILL_S = 12.0
+"""How long a controller is stopped: workers may be silent for 10."""
 SLOTS = 2
 """Of each node."""
 RESIZE = "resize"
@@ -135,6 +138,7 @@ class Chaos:
             "kill_all_workers": (2, lambda job: self._kill(job, 99)),
             "stop_worker": (2, self._freeze),
             "kill_controller": (4, lambda _: self._kill_any(stage.processes("ray::Controller"))),
+            "stop_controller": (2, lambda _: self._still(stage.processes("ray::Controller"))),
             "kill_api": (2, lambda _: self._kill_child("api")),
             "kill_reconciler": (2, lambda _: self._kill_child("reconciler")),
             "kill_node": (6, lambda _: nodes.kill()),
@@ -173,6 +177,15 @@ class Chaos:
 
     def _kill_any(self, processes: list[int]) -> None:
         os.kill(self._chance.choice(processes or [NOBODY]), signal.SIGKILL)
+
+    def _still(self, processes: list[int]) -> None:
+        """One of them does nothing for longer than a worker may be silent, and then goes on."""
+        process = self._chance.choice(processes or [NOBODY])
+        os.kill(process, signal.SIGSTOP)
+        try:
+            time.sleep(STILL_S)
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     def _kill_child(self, name: str) -> None:
         os.kill(int((self.stage.data_folder / "run" / f"{name}.pid").read_text()), signal.SIGKILL)

@@ -59,7 +59,7 @@ def main(
                 continue
             try:
                 result["rows"] += _measure(peer, model, wanted, repeat, repeat_slow)
-            except AssertionError as error:  # it does not come back; the others are measured all the same
+            except Exception as error:  # it does not come back; the others are measured all the same
                 result["left_out"][f"{peer}, {model}"] = str(error)[-LOG:]
     finish(result, output)
 
@@ -76,7 +76,7 @@ def _wanted(events: str) -> list[str]:
 def _measure(name: str, model: str, events: list[str], repeat: int, repeat_slow: int) -> Iterator[dict[str, Any]]:
     """Rows of one peer and model, from one training that goes through all events over and over."""
     found: dict[str, list[Change]] = {event: [] for event in EVENTS}
-    trouble: AssertionError | None = None
+    trouble: Exception | None = None
     try:
         with PEERS[name](model) as peer:
             peer.settle()
@@ -85,7 +85,7 @@ def _measure(name: str, model: str, events: list[str], repeat: int, repeat_slow:
                     slow = name != "in_place" and (event == "freeze" or model != next(iter(MODELS)))
                     if event in events and number < (repeat_slow if slow else repeat):
                         found[event].append(getattr(peer, event)())
-    except AssertionError as error:
+    except Exception as error:
         trouble = error  # once the rows of what came before are out
     for event, changes in found.items():
         if changes:

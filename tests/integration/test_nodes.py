@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -111,11 +112,14 @@ def test_with_no_room_anywhere_the_state_goes_into_a_checkpoint_before_the_node_
         job.trains_on(1)
         job.progresses()
     leaves, stays = sorted(jobs, key=lambda job: stage.node_of(job.ranks()["w0"]), reverse=True)
-    stage.drain(SECOND, seconds=round(HASTE_S) + 5)
+    notice_s = round(HASTE_S) + 5
+    deadline = datetime.now(UTC) + timedelta(seconds=notice_s)
+    stage.drain(SECOND, seconds=notice_s)
     leaves.until(lambda _: bool(leaves.said("checkpoint_saved")))
     stage.has_nodes(HEAD_IP)
     comes_back(stage, SECOND)
     leaves.until(lambda _: bool(leaves.rows()))
+    assert leaves.said("checkpoint_saved")[0].at < deadline
     assert judged(leaves) == [("drain", (1, 1))]
     assert not leaves.said("rank_lost")
     assert judged(stays) == []

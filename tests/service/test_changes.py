@@ -85,6 +85,18 @@ def test_resumed_it_says_what_changed_meanwhile(world: World, wire: httpx.Client
     assert (ids(told), told["ids"]) == ([busy], [busy, quiet])
 
 
+def test_resumed_it_says_what_came_onto_the_page_from_beyond_its_end(world: World, wire: httpx.Client) -> None:
+    beyond, quiet, lost = world.submit(), world.submit(), world.submit()
+    world.clock.move(60)
+    with listening(wire, "?limit=2") as stream:
+        heard = next(stream).id
+    world.clock.move(60)
+    world.lose(lost)
+    with listening(wire, "?limit=2", **{"Last-Event-ID": heard}) as stream:
+        told = news(stream)
+    assert (ids(told), told["ids"]) == ([beyond], [quiet, beyond])
+
+
 def test_resumed_it_looks_a_little_behind_its_cursor(world: World, wire: httpx.Client) -> None:
     """What was being committed while the page was read may be dated before."""
     job = world.submit()

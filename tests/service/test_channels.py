@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from service import channels, feed
 from service.channels import Channel, Channels, Message, News
 from service.db import Database
-from tests.service.world import Controller, World, finished, resized
+from service.tables import EventRow
+from tests.service.world import START, Controller, World, finished, resized
 
 POLL_S = 0.005
 
@@ -85,6 +87,59 @@ def test_many_who_listen_hear_the_same_from_wherever_they_begin(
     asyncio.run(script())
 
 
+def test_events_that_cannot_be_read_end_the_streams_of_that_job_alone(world: World, database: Database) -> None:
+    later, controller = world.run(), world.run()
+
+    async def listen(hub: Channels, job: str) -> str:
+        return b"".join([part async for part in feed.stream(hub, database, job, 0)]).decode()
+
+    async def script() -> None:
+        hub = Channels(database, POLL_S)
+        both = [asyncio.create_task(listen(hub, each.job)) for each in (later, controller)]
+        await asyncio.to_thread(controller.report, resized(64, (2, 3)))
+        await asyncio.sleep(10 * POLL_S)
+        with database.writing() as session:
+            row = {"incarnation": 9, "generation": 9, "sequence": 9, "type": "of_a_later_version", "at": START}
+            session.add(EventRow(job_id=later.job, payload={"type": "of_a_later_version"}, **row))
+        await asyncio.to_thread(later.report, resized(64, (2, 3)))
+        await both[0]
+        await asyncio.to_thread(controller.report, finished("succeeded"))
+        assert "finished" in await both[1]
+
+    played(script)
+
+
+def test_a_look_that_fails_is_not_the_last(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller = world.run()
+    monkeypatch.setattr(channels, "OUTAGE_POLL_S", POLL_S)
+
+    def broken(*_: object) -> None:
+        monkeypatch.setattr(channels, "look", look)
+        raise RuntimeError("a fault of ours")
+
+    look = channels.look
+    monkeypatch.setattr(channels, "look", broken)
+
+    async def script() -> None:
+        stream = feed.stream(Channels(database, POLL_S), database, controller.job, 0)
+        await anext(stream)
+        await asyncio.to_thread(controller.report, finished("succeeded"))
+        assert "finished" in b"".join([part async for part in stream]).decode()
+
+    played(script)
+    assert "a fault of ours" in caplog.text
+
+
+def played(script: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await script()
+
+    asyncio.run(limited())
+
+
 def test_nobody_looks_when_nobody_listens(world: World, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     controller = Controller.launch(database, world.submit())
     looks: list[int] = []
@@ -105,3 +160,31 @@ def test_nobody_looks_when_nobody_listens(world: World, database: Database, monk
             assert looks == []
 
     asyncio.run(script())
+
+
+def test_listeners_of_many_jobs_are_not_all_served_in_one_go(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "look", lambda _, asked: {job: news(1) for job, *_ in asked})
+    turns = 0
+    woken_in: list[int] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def listen(hub: Channels, job: str) -> None:
+        with hub.joined(job) as channel:
+            await channel.news().wait()
+            woken_in.append(turns)
+
+    async def script() -> None:
+        counting = asyncio.create_task(count())
+        hub = Channels(database, POLL_S)
+        await asyncio.gather(*(listen(hub, f"job-{number}") for number in range(50)))
+        counting.cancel()
+
+    asyncio.run(script())
+    assert len(set(woken_in)) == 50  # requests that wait are let in between

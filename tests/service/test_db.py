@@ -130,6 +130,13 @@ def test_a_mistake_in_a_statement_is_no_outage(database: Database) -> None:
         session.execute(text("SELECT nothing FROM nowhere"))
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_server_that_takes_no_writes_for_now_is_an_outage(database: Database) -> None:
+    """As a standby does that has not taken over yet."""
+    with pytest.raises(Unavailable), database.writing() as session:
+        session.execute(text("SET TRANSACTION READ ONLY; CREATE TABLE more (id int)"))
+
+
 def test_a_file_that_another_process_locks_is_unavailable(
     on_sqlite: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 
 import pytest
 from sqlmodel import select
@@ -62,6 +63,26 @@ def lease(database: Database, holder: str, term: Term = QUICK) -> Lease:
 def row(database: Database) -> LeaseRow:
     with database.reading() as session:
         return session.exec(select(LeaseRow)).one()
+
+
+def test_it_is_renewed_while_other_work_holds_all_threads(database: Database) -> None:
+    released = Event()
+
+    async def script() -> None:
+        busy = [asyncio.create_task(asyncio.to_thread(released.wait)) for _ in range(64)]
+        holder = lease(database, "a")
+        await holder.acquire()
+        keeping = asyncio.create_task(holder.keep())
+        try:
+            await asyncio.sleep(2 * QUICK.term)
+            assert not keeping.done()
+            assert row(database).renewals > 2
+        finally:
+            released.set()
+            keeping.cancel()
+            await asyncio.gather(*busy)
+
+    played(script)
 
 
 def played(script: Callable[[], Awaitable[None]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from api_schemas.errors import Unavailable
 from api_schemas.stream import lines
-from service import logs
+from service import jobs, logs
 from service.app import create_app
 from service.storage import Folder, Stored
 from tests.service.world import World, finished, pointers, problem
@@ -206,6 +207,44 @@ def test_a_deleted_job_ends_the_following(world: World, wire: httpx.Client, job:
         assert next(said).endswith("two")
         world.lose(job)
         assert [text[-4:] for text in said] == ["four"]
+
+
+def test_of_a_long_log_no_more_is_read_than_is_taken(world: World, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        world.store(job, f"logs/w2/{number:06}.log", b"".join(line(6, f"line {each}") for each in range(100)))
+    opened: list[str] = []
+
+    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
+        opened.append(path)
+        return read_(folder, path, start, stop)
+
+    read_ = Folder.read
+    monkeypatch.setattr(Folder, "read", noted)
+
+    async def take_some() -> None:
+        coming = logs.follow(Folder(jobs.storage(world.database, job)), "w2", None, lambda: False, 3600.0)
+        chunk = await anext(coming)
+        assert chunk.count("\n") == logs.AT_ONCE
+
+    asyncio.run(take_some())
+    assert len(opened) == logs.AT_ONCE / 100
+
+
+def test_following_without_the_storage_is_refused(world: World, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> None:
+        raise Unavailable("The storage does not answer.")
+
+    monkeypatch.setattr(Folder, "files", away)
+    problem(world.http.get(f"/v1/jobs/{job}/logs", params={"follow": True}), 503, "unavailable")
+
+
+def test_following_a_worker_that_left_nothing_ends_with_the_job(world: World, wire: httpx.Client, job: str) -> None:
+    with following(wire, job, rank="7") as said:
+        world.store(job, "logs/w7/000001.log", line(7, "seven"))
+        assert next(said).endswith("seven")
+        world.http.post(f"/v1/jobs/{job}/cancel")
+        assert list(said) == []
+    problem(world.http.get(f"/v1/jobs/{job}/logs?rank=8&follow=true"), 404, "not_found")
 
 
 def test_lines_that_nobody_hears_are_not_looked_for(

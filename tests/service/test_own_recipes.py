@@ -88,6 +88,14 @@ def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
         reader(RecipeSpec(name="slow:It", py_modules=((tmp_path / "slow.whl").as_uri(),)))
 
 
+def test_one_that_leaves_a_process_behind_does_not_keep_its_turn(tmp_path: Path) -> None:
+    module = "import subprocess\nsubprocess.Popen(['sleep', '600'])\nfrom examples.own_recipe.sine import Sine\n"
+    with ZipFile(tmp_path / "busy.whl", "w") as archive:
+        archive.writestr("busy.py", module)
+    with pytest.raises(Unreadable, match="was not imported in 8 s"):
+        Reader(patience_s=8)(RecipeSpec(name="busy:Sine", py_modules=((tmp_path / "busy.whl").as_uri(),)))
+
+
 @pytest.mark.parametrize("dry_run", ["true", "false"])
 def test_a_config_that_does_not_fit_is_refused_at_submit(reading: httpx.Client, dry_run: str) -> None:
     body = spec(recipe={"name": SINE, "config": {"width": 0}})

@@ -54,7 +54,7 @@ def test_an_unknown_address_is_not_found(world: World, path: str) -> None:
         ("DELETE", "/v1/jobs", {"GET", "POST"}),
         ("GET", "/v1/jobs/x/cancel", {"POST"}),
         ("POST", "/v1/jobs/x/events", {"GET"}),
-        ("POST", "/healthz", {"GET"}),
+        ("POST", "/healthz", {"GET", "HEAD"}),
     ],
 )
 def test_a_method_that_an_address_does_not_have(world: World, method: str, path: str, allowed: set[str]) -> None:

@@ -198,6 +198,20 @@ def test_a_dry_run_checks_the_recipe_too(world: World) -> None:
     pointers(response, "unknown_recipe")
 
 
+def test_a_recipe_that_learns_from_the_ema_is_refused_without_one(world: World) -> None:
+    row = {"name": "byol", "summary": "s", "config_schema": SCHEMA, "needs_ema": True}
+    with world.database.writing() as session:
+        upsert(session, RecipeRow, [row])
+    body = spec(recipe={"name": "byol", "config": {"depth": 1}})
+    found = pointers(post(world, body), "invalid_request")
+    assert found == {"/ema": "Recipe 'byol' learns from a teacher, the EMA: give the job one, as {momentum: 0.99}."}
+    response = world.http.post("/v1/jobs", json=body, params={"dry_run": True})
+    assert pointers(response, "invalid_request").keys() == {"/ema"}
+    both = pointers(post(world, spec(recipe={"name": "byol", "config": {"depth": 0}})), "invalid_request")
+    assert both.keys() == {"/recipe/config/depth", "/ema"}
+    assert post(world, body | {"ema": {"momentum": 0.99}}).status_code == 201
+
+
 RADAM = {"name": "radam", "lr": 1e-3, "betas": [0.9, 0.99]}  # refused where beta2^kappa <= 2/3: from kappa = 41 on
 
 

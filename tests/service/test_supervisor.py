@@ -16,7 +16,7 @@ from service import supervisor
 from service.db import Database
 from service.head import EmbeddedRay, HeadFailed
 from service.settings import Settings
-from service.supervisor import Supervisor
+from service.supervisor import Supervisor, url_of
 
 
 class Over(Exception):
@@ -133,3 +133,21 @@ def test_a_database_that_is_away_does_not_end_it(
     monkeypatch.setattr(database, "reading", away)
     told = play(monkeypatch, settings, database, Head("there"), at({}, end=3))
     assert ("reconciler", "there") in told
+
+
+@pytest.mark.parametrize(
+    ("family", "bound", "told"),
+    [
+        (socket.AF_INET, "127.0.0.1", "http://127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", "http://127.0.0.1"),
+        (socket.AF_INET6, "::1", "http://[::1]"),
+        (socket.AF_INET6, "::", "http://[::1]"),
+    ],
+)
+def test_the_address_that_is_told_is_one_to_ask_at(family: int, bound: str, told: str) -> None:
+    try:
+        listener = socket.create_server((bound, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine cannot listen on {bound}")
+    with listener:
+        assert url_of(listener) == f"{told}:{listener.getsockname()[1]}"

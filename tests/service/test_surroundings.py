@@ -26,8 +26,8 @@ def test_the_catalogue_by_name(world: World) -> None:
     recipes = [RecipeInfo(name=name, summary=f"It is {name}.", config_schema={"type": "object"}) for name in names]
     Roster(world.database).write_recipes(recipes)
     assert world.get("/v1/recipes")["items"] == [
-        {"name": "byol", "summary": "It is byol.", "config_schema": {"type": "object"}},
-        {"name": "classify", "summary": "It is classify.", "config_schema": {"type": "object"}},
+        {"name": "byol", "summary": "It is byol.", "config_schema": {"type": "object"}, "needs_ema": False},
+        {"name": "classify", "summary": "It is classify.", "config_schema": {"type": "object"}, "needs_ema": False},
     ]
 
 
@@ -36,6 +36,12 @@ def test_a_recipe_of_the_catalogue(world: World) -> None:
     Roster(world.database).write_recipes([row])
     assert world.get("/v1/recipes/byol") == row.model_dump()
     problem(world.http.get("/v1/recipes/a%00b"), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/metrics"])
+def test_a_probe_may_ask_for_the_head_alone(world: World, path: str) -> None:
+    head, whole = world.http.head(path), world.http.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (200, whole.headers["content-type"])
 
 
 def test_the_cluster_as_it_was_last_seen(world: World) -> None:

@@ -76,6 +76,41 @@ def test_what_is_saved_is_loaded_with_what_it_is_about(desk: Desk) -> None:
     }
 
 
+@pytest.mark.parametrize("what", ["list", "read", "write"])
+def test_a_storage_that_is_away_for_a_while_is_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    desk.archive(1).save(state(100), last=True)
+    waits: list[float] = []
+
+    def away(self: Storage, *arguments: Any) -> Any:
+        if len(waits) < 3:
+            raise StorageError(what, self.url, "no route to host")
+        return there(self, *arguments)
+
+    there = getattr(Storage, what)
+    monkeypatch.setattr(Storage, what, away)
+    found = desk.archive(2).latest(waits.append)
+    assert found is not None
+    assert found.meta["samples"] == 100
+    assert waits == [1.0, 2.0, 4.0]
+    waits.clear()
+    assert desk.archive(2).export(state(200), waits.append).keys() == {"model.safetensors", "ema.safetensors"}
+    (told, *_) = desk.records("warning")
+    assert told["code"] == "storage_away"
+    assert "no route to host" in told["message"]
+
+
+def test_a_storage_that_stays_away_is_an_error_at_last(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(self: Storage, *_: Any) -> None:
+        raise StorageError("list", self.url, "no route to host")
+
+    monkeypatch.setattr(Storage, "list", away)
+    monkeypatch.setattr("workers.archive.PATIENCE_S", 0.0)
+    with pytest.raises(StorageError, match="no route to host"):
+        desk.archive(1).latest(lambda _: None)
+
+
 def test_training_may_go_on_while_it_is_written(desk: Desk) -> None:
     archive, live = desk.archive(1), state(100)
     archive.save(live, last=False)
@@ -199,6 +234,7 @@ def test_storage_that_does_not_answer_is_no_reason_to_begin_anew(desk: Desk, mon
     def silent(key: str) -> bytes:
         raise StorageError("read", key, "timed out")
 
+    monkeypatch.setattr("workers.archive.PATIENCE_S", 0.0)
     monkeypatch.setattr(desk.storage, "read", silent)
     with pytest.raises(StorageError, match="timed out"):
         desk.archive(2).latest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -335,6 +336,24 @@ def test_a_joiner_that_fails_stops_nobody() -> None:
 
     stage = play(script)
     assert stage.told("rank_lost")[0]["reason"] == "Worker w1 was lost: It has no disk."
+    assert stage.told("finished") == []
+
+
+def test_a_joiner_that_fails_on_its_way_in_stops_nobody() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.train(1)
+        stage.crew.cold = True
+        stage.allocation = allocation(2)
+        await stage.until(lambda: "w1" in stage.crew.actors)
+        joiner = stage.crew.actors["w1"]
+        joiner.plan = replace(stage.crew.plans[-1], generation=2, members=("w0", "w1"))
+        stage.crew.fail("w1", message="It has no memory.")
+        await stage.until(lambda: stage.crew.trains == ("w0",) and "w2" in stage.crew.actors)
+        stage.crew.warm("w2")
+        await stage.until(lambda: stage.crew.trains == ("w0", "w2"))
+
+    stage = play(script)
+    assert stage.told("rank_lost")[0]["reason"] == "Worker w1 was lost: It has no memory."
     assert stage.told("finished") == []
 
 

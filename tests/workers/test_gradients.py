@@ -120,7 +120,7 @@ def train(_: Link, rendezvous: Rendezvous, case: Case) -> list[Outcome]:
         bucket_cap_mb=case.bucket_mb,  # type: ignore
         gradient_as_bucket_view=True,
     )
-    reducer = Seen(ddp, norms=case.norms, coordinates=case.coordinates, every=case.every)
+    reducer = Seen(ddp, norms=case.norms, coordinates=case.coordinates, summed=mesh.reduced, every=case.every)
     outcomes = []
     parts = case.slices[mesh.rank] or [(0, 0)]
     weights = [(stop - start) / case.batch for start, stop in parts]

@@ -12,15 +12,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.workers.peers import HOST, Link, Peers, gathered, results
 from workers import mesh as module
+from workers.gradients import GradientReducer
 from workers.mesh import Mesh, MeshBroken, Rendezvous
 
 SOON = 5.0
@@ -499,6 +502,43 @@ def test_nothing_works_any_more(alone: Mesh, end: Callable[[Mesh], None]) -> Non
     ):
         with pytest.raises(MeshBroken):
             use()
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather"])
+def test_a_collective_that_gloo_has_forgotten_ends_when_severed(
+    alone: Mesh, monkeypatch: pytest.MonkeyPatch, collective: str
+) -> None:
+    forgotten: Any = SimpleNamespace(get_future=Future)
+    monkeypatch.setattr(torch.distributed, collective, lambda *_, **__: forgotten)
+    threading.Timer(0.2, alone.sever).start()
+    with pytest.raises(MeshBroken):
+        getattr(alone, collective)(torch.ones(1))
+
+
+def test_a_backward_pass_whose_gradients_gloo_has_forgotten_ends_when_severed(
+    alone: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ddp = wrapped(nn.Linear(4, 4))
+    GradientReducer(ddp, norms=False, coordinates=False, summed=alone.reduced)
+    forgotten: Any = SimpleNamespace(get_future=Future)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_, **__: forgotten)
+    threading.Timer(0.2, alone.sever).start()
+    with pytest.raises(MeshBroken), alone.guard():
+        ddp(torch.ones(1, 4)).sum().backward()
+
+
+def test_what_comes_of_a_collective_after_a_sever_is_too_late(alone: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    future: Future[list[Tensor]] = Future()
+    work: Any = SimpleNamespace(get_future=lambda: future)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_, **__: work)
+    promise = alone.reduced(torch.ones(1))
+    alone.sever()
+    future.set_result([torch.ones(1)])
+    with pytest.raises(RuntimeError, match="was severed or left"):
+        promise.wait()
+    future = Future()  # that of one who comes to it late
+    with pytest.raises(RuntimeError, match="was severed or left"):
+        alone.reduced(torch.ones(1)).wait()
 
 
 def test_an_error_of_a_severed_mesh_is_its_own(alone: Mesh) -> None:

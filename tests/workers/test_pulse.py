@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.futures import Future
 
 from tests.workers.peers import HOST
 from workers import pulse as module
@@ -71,6 +73,7 @@ def test_a_nudge_changes_nothing_but_the_time() -> None:
 
 def test_one_that_sleeps_in_a_loss_does_not_wait_for_others() -> None:
     pulse, awake = Pulse(), threading.Event()
+    pulse.does(Activity.STEP)
 
     def loss() -> None:
         awake.wait(10)
@@ -94,6 +97,7 @@ def test_after_its_gradients_were_sent_it_waits_until_it_gets_on() -> None:
 def test_one_that_comes_to_a_meeting_waits_for_others() -> None:
     store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
     pulse = Pulse()
+    pulse.does(Activity.JOIN)
     mesh = Mesh(Rendezvous(generation=1, host=HOST, port=store.port, rank=0, world=2))
 
     def work() -> None:
@@ -105,6 +109,24 @@ def test_one_that_comes_to_a_meeting_waits_for_others() -> None:
         mesh.sever()
     assert doing.waits
     mesh.leave()
+
+
+def test_one_that_waits_for_a_collective_waits_for_others() -> None:
+    pulse, promise = Pulse(), Future[None]()
+    pulse.does(Activity.STEP)
+    with beside(lambda: promise.wait()) as thread:
+        doing = seen(pulse, thread, "wait (__init__.py:")
+        promise.set_result(None)
+    assert doing.waits
+
+
+def test_whoever_looks_lets_nobody_collect_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    collects: list[bool] = []
+    monkeypatch.setattr("sys._current_frames", lambda: collects.append(gc.isenabled()) or {})
+    pulse = Pulse()
+    pulse.does(Activity.STEP)
+    pulse.look(threading.get_ident())
+    assert (collects, gc.isenabled()) == ([False], True)
 
 
 def test_every_forward_of_a_model_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:

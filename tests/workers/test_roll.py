@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -142,6 +143,23 @@ def test_one_that_does_not_answer_is_given_up_and_killed(monkeypatch: pytest.Mon
     office = play(script)
     assert office.losses == [("w1", "It has not answered for 0.25 s.")]
     assert office.crew.killed == ["w1"]
+
+
+def test_one_who_stood_still_itself_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a controller whose machine was stopped for a while."""
+    monkeypatch.setattr(stalls, "LEAST_S", 0.25)
+    monkeypatch.setattr(roll, "LATE_S", 0.1)
+
+    async def script(office: Office) -> None:
+        await office.begin("w0", "w1")
+        for _ in range(3):
+            time.sleep(1)  # not a word is heard
+            await asyncio.sleep(0.1)
+        assert list(office.roll.workers) == ["w0", "w1"]
+        office.crew.hang("w1")
+        await until(lambda: office.losses)
+
+    assert play(script).losses == [("w1", "It has not answered for 0.25 s.")]
 
 
 def test_long_steps_allow_long_silence_and_a_limit_of_the_jobs_own_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,18 +323,34 @@ def test_neither_the_dead_nor_the_silent_hold_up_an_announcement(monkeypatch: py
     play(script)
 
 
-def test_a_mistake_in_telling_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["announce", "sever"])
+def test_one_that_cannot_do_as_it_is_told_is_given_up(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     async def script(office: Office) -> None:
-        await office.begin("w0")
+        await office.begin("w0", "w1")
 
-        async def mistaken(*_: Any) -> None:
-            raise TypeError("a plan is not JSON")
+        async def told(worker: str, *arguments: Any) -> None:
+            if worker == "w0":
+                raise OSError("too many open files")
+            await tell(worker, *arguments)
 
-        monkeypatch.setattr(office.crew, "announce", mistaken)
-        with pytest.raises(TypeError, match="not JSON"):
-            await office.roll.announce(plan("w0"))
+        tell = getattr(office.crew, what)
+        monkeypatch.setattr(office.crew, what, told)
+        await (office.roll.announce(plan("w0", "w1")) if what == "announce" else office.roll.sever(1))
+        assert list(office.roll.workers) == ["w1"]
 
-    play(script)
+    office = play(script)
+    assert office.losses == [("w0", "It answered with OSError: too many open files")]
+    assert office.crew.killed == ["w0"]
+
+
+def test_one_that_is_lost_already_need_not_be_given_up() -> None:
+    async def script(office: Office) -> None:
+        await office.begin("w0", "w1")
+        office.crew.actors["w1"].end = "The process ended."
+        await until(lambda: office.losses)
+        await office.roll.give_up("w1", "It hangs.")
+
+    assert play(script).losses == [("w1", "The process ended.")]
 
 
 # -- another life ------------------------------------------------------------------------------------------------------

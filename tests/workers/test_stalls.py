@@ -80,8 +80,10 @@ def every_situation(test: Callable[[Any], None]) -> Callable[[], None]:
 def test_whoever_made_progress_in_its_time_is_left_alone(situation: Situation) -> None:
     workers, asked, severed = situation
     for name in judge(workers, asked=asked, severed=severed).hang:
-        doing = workers[name].doing
-        assert doing.still_s > ALLOWED[doing.activity] * stall_s(workers, asked)
+        status, doing = workers[name], workers[name].doing
+        in_vain = doing.waits and status.broken >= status.generation
+        allowed = LEAST_S if in_vain else ALLOWED[doing.activity] * stall_s(workers, asked)
+        assert doing.still_s > allowed
 
 
 @every_situation
@@ -199,6 +201,14 @@ def test_one_that_does_not_get_out_of_a_severed_generation_is_given_up() -> None
     assert hung(replace(waits, broken=1), severed=1) == ["w0"]
     assert hung(trains(11), severed=1) == []
     assert hung(trains(11, broken=1), severed=1) == ["w0"]
+
+
+@pytest.mark.parametrize("activity", [Activity.FIRST_STEP, Activity.JOIN, Activity.CHECKPOINT])
+def test_one_that_waits_in_a_severed_generation_has_no_longer_time_for_that(activity: Activity) -> None:
+    """What it waits for will not come; but one that computes has its time."""
+    stuck = trains(11, waits=True, activity=activity, broken=1, step_s=60.0)
+    assert hung(stuck, severed=1) == ["w0"]
+    assert hung(replace(stuck, doing=replace(stuck.doing, waits=False)), severed=1) == []
 
 
 def test_one_that_cannot_let_go_is_given_up_though_it_seems_to_wait() -> None:

@@ -53,7 +53,8 @@ class Recipe(Protocol):
     """What the trainer asks of a task.
 
     Optional: `augment`, None or a method `(sample, generator) -> sample` that changes one training sample, all its
-    randomness from the generator, which is keyed by sample.
+    randomness from the generator, which is keyed by sample; `needs_ema`, True where the loss asks for the teacher, so
+    that a job without an EMA is refused when it is submitted.
     """
 
     Config: ClassVar[type[BaseModel]]
@@ -100,15 +101,20 @@ def augmentation(recipe: object) -> Any:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Name, summary and config schema of every recipe in RECIPES, by name: rows of GET /v1/recipes."""
+    """Every recipe in RECIPES, by name: rows of GET /v1/recipes."""
     return [row(name) for name in sorted(RECIPES)]
 
 
 def row(name: str) -> dict[str, Any]:
-    """Name, summary and config schema of one recipe. Raises as `load` does."""
+    """What one recipe is and asks for, as `RecipeInfo` has it. Raises as `load` does."""
     recipe = load(name)
     summary = (inspect.getdoc(recipe) or "").partition("\n")[0]
-    return {"name": name, "summary": summary, "config_schema": recipe.Config.model_json_schema()}
+    return {
+        "name": name,
+        "summary": summary,
+        "config_schema": recipe.Config.model_json_schema(),
+        "needs_ema": bool(getattr(recipe, "needs_ema", False)),
+    }
 
 
 def _import(module_name: str, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -23,6 +23,8 @@ class Byol:
     BatchNorm normalizes by the batch: with the student's running statistics features get worse. Both views go through
     a network together, so BatchNorm sees twice as many images as the batch has, and never one alone.
     """
+
+    needs_ema: ClassVar[bool] = True
 
     class Config(self_supervised.Settings):
         """Settings of `byol`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -35,6 +35,8 @@ class Dino:
     the rule of arXiv 2307.13813, applied to the centre by derivation for this project. Each worker centres by its own
     samples between two averagings, where the paper's code averages over all workers in every step.
     """
+
+    needs_ema: ClassVar[bool] = True
 
     class Config(self_supervised.Settings):
         """Settings of `dino`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,8 @@ class PseudoLabel:
     FixMatch (Sohn et al. 2020, arXiv 2001.07685) with an EMA as its teacher, or the mean teacher (Tarvainen and Valpola
     2017, arXiv 1703.01780). Pseudo-labelling is a case of Busbridge et al. 2023, arXiv 2307.13813.
     """
+
+    needs_ema: ClassVar[bool] = True
 
     class Config(semi_supervised.Settings):
         """Settings of `pseudo_label`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -28,6 +28,8 @@ class PseudoLabelSpeech:
     al. 2021, arXiv 2106.08922; with a threshold as in FixMatch (Sohn et al. 2020, arXiv 2001.07685). The strong view is
     SpecAugment (Park et al. 2019, arXiv 1904.08779) and noise. Data: `workers.recipes.speech`.
     """
+
+    needs_ema: ClassVar[bool] = True
 
     class Config(semi_supervised.Settings):
         """Settings of `pseudo_label_speech`."""

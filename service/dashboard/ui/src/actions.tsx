@@ -130,15 +130,16 @@ function ResizeDialog({ job, onClose }: Asked): ReactNode {
   const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
   const [sample, setSample] = useState("");
   const request: ResizeRequest = { workers: Number(workers), at_samples: sample ? Number(sample) : null };
-  const preview = usePreview(job.id, request, workers !== "");
+  const asked = JSON.stringify(request);
+  const preview = usePreview(job.id, asked, workers !== "");
   const resize = useMutation({
-    mutationFn: () => post<JobView>(`/v1/jobs/${job.id}/resize`, request),
+    mutationFn: (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)),
     onSuccess: (view) => {
       client.setQueryData(["job", job.id], view);
       onClose();
     },
   });
-  const error = resize.error ?? preview.error;
+  const error = (resize.variables === asked ? resize.error : null) ?? preview.error;
   const wrong = (pointer: string): string | undefined =>
     error instanceof Refused ? error.errors.find((each) => each.pointer === pointer)?.message : undefined;
   return (
@@ -146,7 +147,7 @@ function ResizeDialog({ job, onClose }: Asked): ReactNode {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          resize.mutate();
+          resize.mutate(asked);
         }}
       >
         <div className="pair">
@@ -157,7 +158,7 @@ function ResizeDialog({ job, onClose }: Asked): ReactNode {
         {preview.data && !error && <ChangeTable change={preview.data} />}
         <p className="choice">
           <button type="button" onClick={onClose}>Close</button>
-          <button className="main" disabled={resize.isPending || preview.isFetching || preview.error !== null}>
+          <button className="main" disabled={resize.isPending || !preview.isOf(asked)}>
             Resize
           </button>
         </p>
@@ -166,15 +167,17 @@ function ResizeDialog({ job, onClose }: Asked): ReactNode {
   );
 }
 
-function usePreview(id: string, request: ResizeRequest, ready: boolean) {
-  const settled = useSettled(JSON.stringify(request), 250);
-  return useQuery({
+/** What a request would change; `isOf` says whether that is of this one, and not of what was typed a moment ago. */
+function usePreview(id: string, asked: string, ready: boolean) {
+  const settled = useSettled(asked, 250);
+  const { data, error, isSuccess, isFetching } = useQuery({
     queryKey: ["resize-preview", id, settled],
     queryFn: ({ signal }) => post<Change>(`/v1/jobs/${id}/resize?dry_run=true`, JSON.parse(settled), signal),
     enabled: ready,
     placeholderData: keepPreviousData,
     gcTime: 0,
   });
+  return { data, error, isOf: (request: string) => ready && isSuccess && !isFetching && settled === request };
 }
 
 interface AmountProps {

@@ -89,7 +89,7 @@ async function reach(path: string, init: RequestInit): Promise<Response> {
 }
 
 /** How long to wait for the next try: what was refused once, and not for a while alone, is not asked for again. */
-export function pace(every: number): (query: { state: { error: Error | null } }) => number | false {
+export function pace(every: number | false): (query: { state: { error: Error | null } }) => number | false {
   return ({ state: { error } }) => (error instanceof Refused && error.status < 500 ? false : every);
 }
 

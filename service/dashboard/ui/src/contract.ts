@@ -199,6 +199,7 @@ export interface Recipe {
   name: string;
   summary: string;
   config_schema: Schema;
+  needs_ema: boolean;
 }
 
 /** Whether the service asks for tokens, and whose this browser has. */

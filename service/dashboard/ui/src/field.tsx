@@ -60,7 +60,7 @@ function Field({ part, ...place }: Place & { part: Schema }): ReactNode {
     case "list":
       return <List {...place} />;
     default:
-      return <Labelled {...place} />;
+      return <Labelled {...place} mayBeNone={isNullable(part) && (place.node.schema.default ?? null) !== null} />;
   }
 }
 
@@ -223,12 +223,20 @@ function List({ node, name, pointer, value, onChange }: Place): ReactNode {
 
 // -- single values -----------------------------------------------------------------------------------------------------
 
-function Labelled(place: Place): ReactNode {
-  const { node, name, pointer } = place;
+/** With `mayBeNone` an empty field is the default, so that none is said apart. */
+function Labelled({ mayBeNone, ...place }: Place & { mayBeNone: boolean }): ReactNode {
+  const { node, name, pointer, value, onChange } = place;
+  const none = mayBeNone && value === null;
   return (
     <div className="field">
       <label htmlFor={idOf(pointer)}>{worded(name)}</label>
-      <Single {...place} />
+      {!none && <Single {...place} />}
+      {mayBeNone && (
+        <label className="check">
+          <input id={none ? idOf(pointer) : undefined} type="checkbox" checked={none} onChange={() => onChange(none ? undefined : null)} />
+          none
+        </label>
+      )}
       <Help text={node.schema.description} />
       <Wrong pointer={pointer} below />
     </div>
@@ -256,7 +264,7 @@ function Choice({ node: { schema }, pointer, value, onChange }: Omit<Place, "nam
     <select
       id={idOf(pointer)}
       value={String(value ?? schema.default ?? "")}
-      onChange={(event) => onChange(event.target.value === "" ? undefined : event.target.value)}
+      onChange={(event) => onChange(schema.enum!.find((each) => String(each) === event.target.value))}
     >
       {unset && <option value="">–</option>}
       {schema.enum!.map((each) => (

@@ -2,7 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Actions } from "./actions";
-import { get } from "./api";
+import { get, pace } from "./api";
 import { hasEnded, type JobView } from "./contract";
 import { CurvesPart } from "./curves";
 import { EventsPart, useEvents, type Heard } from "./events";
@@ -46,14 +46,16 @@ function useJob(id: string, state: State): { data: JobView | undefined; error: E
     queryKey: ["job", id],
     queryFn: ({ signal }) => get<JobView>(`/v1/jobs/${id}`, signal),
     enabled: state === "broken" || state === "unwanted",
-    refetchInterval: ({ state: { data } }) => {
-      if (!data) return LATEST_MS;
-      if (hasEnded(data.status.phase)) return false;
-      if (data.workers === 0) return LATEST_MS;
-      const unchanged = Date.now() - Date.parse(data.updated_at);
-      return Math.min(Math.max(unchanged / 4, SOONEST_MS), LATEST_MS);
-    },
+    refetchInterval: (query) => pace(dueIn(query.state.data))(query),
   });
+}
+
+function dueIn(job: JobView | undefined): number | false {
+  if (!job) return LATEST_MS;
+  if (hasEnded(job.status.phase)) return false;
+  if (job.workers === 0) return LATEST_MS;
+  const unchanged = Date.now() - Date.parse(job.updated_at);
+  return Math.min(Math.max(unchanged / 4, SOONEST_MS), LATEST_MS);
 }
 
 function Head({ job }: { job: JobView }): ReactNode {

@@ -1,6 +1,6 @@
 /** The list of jobs: a page of it, live. */
 import { useQuery } from "@tanstack/react-query";
-import { useEffect, useState, type ReactNode } from "react";
+import { useEffect, useRef, useState, type ReactNode } from "react";
 import { get } from "./api";
 import { hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe } from "./contract";
 import { useLive } from "./live";
@@ -187,9 +187,17 @@ function FilterBar({ filters, rows }: { filters: Filters; rows: JobRow[] }): Rea
 function NameFilter({ name, onChange }: { name: string; onChange: (name: string) => void }): ReactNode {
   const [text, setText] = useState(name);
   const settled = useSettled(text, 300);
+  const agreed = useRef(name); // with the address
   useEffect(() => {
-    if (settled !== name) onChange(settled);
+    if (settled === agreed.current) return;
+    agreed.current = settled;
+    onChange(settled);
   }, [settled]);
+  useEffect(() => {
+    if (name === agreed.current) return;
+    agreed.current = name; // another way than by this field: a link, or back
+    setText(name);
+  }, [name]);
   return (
     <input
       type="search"

@@ -21,13 +21,9 @@ export function useTheme(): Theme {
 /** The other one; what the system says anyway is not kept as a choice. */
 export function toggle(): void {
   const chosen: Theme = theme() === "dark" ? "light" : "dark";
-  if (chosen === bySystem()) {
-    localStorage.removeItem(KEPT);
-    delete document.documentElement.dataset.theme;
-  } else {
-    localStorage.setItem(KEPT, chosen);
-    document.documentElement.dataset.theme = chosen;
-  }
+  if (chosen === bySystem()) delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = chosen;
+  keep(chosen === bySystem() ? null : chosen);
   tell();
 }
 
@@ -42,16 +38,33 @@ export function colour(name: string): string {
 }
 
 function theme(): Theme {
-  return kept() ?? bySystem();
+  return known(document.documentElement.dataset.theme) ?? bySystem();
 }
 
 function bySystem(): Theme {
   return system.matches ? "dark" : "light";
 }
 
-function kept(): Theme | null {
-  const value = localStorage.getItem(KEPT);
+function known(value: string | null | undefined): Theme | null {
   return value === "dark" || value === "light" ? value : null;
+}
+
+/** A browser that is to keep nothing throws: the choice then holds as long as the page. */
+function kept(): Theme | null {
+  try {
+    return known(localStorage.getItem(KEPT));
+  } catch {
+    return null;
+  }
+}
+
+function keep(chosen: Theme | null): void {
+  try {
+    if (chosen === null) localStorage.removeItem(KEPT);
+    else localStorage.setItem(KEPT, chosen);
+  } catch {
+    return;
+  }
 }
 
 function subscribe(listener: () => void): () => void {

@@ -1,0 +1,180 @@
+"""What is typed into the dashboard, and what becomes of it; jobs are played."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from api_schemas.views import RecipeInfo
+from service.app import create_app
+from service.db import Database
+from service.roster import Roster
+from service.settings import Settings
+from tests.dashboard.browser import Screen, chromium, needs_chromium
+from tests.databases import fresh_database
+from tests.service.world import Controller, spec, started
+from tests.serving import served
+from workers.recipes import catalogue
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with fresh_database(Settings(data_folder=tmp_path).database_url) as database:
+        Roster(database).write_recipes(RecipeInfo(**row) for row in catalogue())
+        yield database
+
+
+@pytest.fixture
+def address(tmp_path: Path, database: Database) -> Iterator[str]:
+    with served(create_app(Settings(data_folder=tmp_path, event_poll_s=0.05), database)) as address:
+        yield address
+
+
+@pytest.fixture
+def screen(browser: Browser, address: str) -> Iterator[Screen]:
+    screen = Screen(browser, address)
+    yield screen
+    screen.close()
+    assert screen.complaints == []
+
+
+def submit(address: str, **changes: Any) -> str:
+    job: str = httpx.post(f"{address}/v1/jobs", json=spec(**changes)).raise_for_status().json()["id"]
+    return job
+
+
+def submitted(page: Page, address: str) -> dict[str, Any]:
+    """The spec of the job that the form makes."""
+    expect(page.get_by_role("region", name="Sizes")).to_be_visible()
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("queued")
+    view = httpx.get(f"{address}/v1/jobs/{page.url.rpartition('/')[2]}").raise_for_status().json()
+    found: dict[str, Any] = view["spec"]
+    return found
+
+
+def test_a_choice_among_numbers_is_a_number(screen: Screen, address: str) -> None:
+    page = screen.go("/new")
+    page.get_by_text("More: scaling").click()
+    gpu = page.get_by_label("gpu", exact=True)
+    gpu.select_option("1")
+    gpu.select_option("0")
+    gpu.select_option("1")
+    assert submitted(page, address)["resources"]["gpu"] == 1
+
+
+def test_none_can_be_said_where_an_empty_field_is_the_default(screen: Screen, address: str) -> None:
+    page = screen.go("/new")
+    page.get_by_label("task").select_option("pseudo_label")
+    field = page.locator(".field", has_text="start accuracy")
+    expect(field.get_by_role("textbox")).to_have_attribute("placeholder", "0.9")
+    field.get_by_label("none").check()
+    expect(field.get_by_role("textbox")).to_have_count(0)
+    screen.shown("none")
+    assert submitted(page, address)["recipe"]["config"]["start_accuracy"] is None
+    page.get_by_role("link", name="Use as template").click()
+    expect(field.get_by_label("none")).to_be_checked()
+    field.get_by_label("none").uncheck()
+    assert "start_accuracy" not in submitted(page, address)["recipe"]["config"]
+
+
+def test_a_recipe_that_needs_the_ema_says_so_at_the_field(screen: Screen) -> None:
+    page = screen.go("/new")
+    page.get_by_label("task").select_option("byol")
+    ema = page.get_by_role("group", name="ema", exact=True)
+    ema.get_by_role("checkbox", name="ema", exact=True).uncheck()
+    expect(ema).to_contain_text("learns from a teacher, the EMA")
+
+
+def test_the_field_of_a_filter_follows_the_address(screen: Screen, address: str) -> None:
+    submit(address, name="early")
+    page = screen.go("/jobs")
+    name = page.get_by_label("Name begins with")
+    name.fill("late")
+    page.get_by_role("link", name="Show all of them").click()
+    expect(page.get_by_role("row").filter(has_text="early")).to_be_visible()
+    expect(name).to_have_value("")
+    name.fill("ear")
+    expect(page).to_have_url(re.compile("name=ear"))
+    page.get_by_role("link", name="Jobs").first.click()
+    expect(name).to_have_value("")
+    expect(page).not_to_have_url(re.compile("name="))
+
+
+@pytest.fixture
+def training(address: str, database: Database) -> str:
+    """A job that trains on two of four workers."""
+    controller = Controller.launch(database, submit(address))
+    controller.report(started())
+    return controller.job
+
+
+def test_nothing_is_resized_before_its_preview_was_seen(screen: Screen, training: str) -> None:
+    page = screen.go(f"/jobs/{training}")
+    held: list[Route] = []
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/resize") else None)
+    page.get_by_role("button", name="Resize").click()
+    button = page.get_by_role("dialog").get_by_role("button", name="Resize")
+    expect(button).to_be_enabled()
+    page.route("**/resize?dry_run=true", lambda route: held.append(route))
+    workers = page.get_by_label("Workers (1 to 4)")
+    workers.fill("3")
+    workers.press("Enter")
+    expect(button).to_be_disabled()
+    page.wait_for_timeout(400)  # what was typed has settled
+    workers.press("Enter")
+    assert asked == []
+    for route in held:
+        route.continue_()
+    page.unroute("**/resize?dry_run=true")
+    expect(page.get_by_role("row", name="workers 2 3")).to_be_visible()
+    workers.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert len(asked) == 1
+
+
+def test_what_was_refused_once_is_forgotten_when_something_else_is_typed(screen: Screen, training: str) -> None:
+    page = screen.go(f"/jobs/{training}")
+    refusal = {"title": "Conflict", "status": 409, "code": "conflict", "detail": "Not now."}
+    page.get_by_role("button", name="Resize").click()
+    page.route(
+        "**/resize",
+        lambda route: route.fulfill(status=409, content_type="application/problem+json", body=json.dumps(refusal)),
+    )
+    button = page.get_by_role("dialog").get_by_role("button", name="Resize")
+    workers = page.get_by_label("Workers (1 to 4)")
+    workers.fill("3")
+    expect(page.get_by_role("row", name="workers 2 3")).to_be_visible()
+    button.click()
+    expect(page.get_by_text("Not now.")).to_be_visible()
+    workers.fill("4")
+    expect(page.get_by_role("row", name="workers 2 4")).to_be_visible()
+    expect(page.get_by_text("Not now.")).to_have_count(0)
+    page.unroute("**/resize")
+    button.click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_browser_that_keeps_nothing_shows_the_page_all_the_same(screen: Screen) -> None:
+    blocked = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('blocked'); }})"
+    screen.page.add_init_script(blocked)
+    page = screen.go("/jobs")
+    expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    page.get_by_role("button", name="Use the dark theme").click()
+    expect(page.get_by_role("button", name="Use the light theme")).to_be_visible()
