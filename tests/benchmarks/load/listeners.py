@@ -32,8 +32,9 @@ class Listener(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.time()
-        self.heard.set()
-        self.heard_at = now
+        if b"data:" in data:  # and not only that the connection lives
+            self.heard.set()
+            self.heard_at = now
         self._tally.bytes += len(data)
         text = self._rest + data
         whole = text.rfind(b"\n") + 1
