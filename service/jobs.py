@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import ColumnElement, bindparam, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
@@ -37,6 +37,7 @@ CANCELLED_AT_ONCE = {
 }
 Value = TypeVar("Value")
 _REVISIONS = select(Job.id, Job.revision).where(col(Job.id).in_(bindparam("job_ids", expanding=True)))
+_WHOLE = inspect(Job).local_table.select().where(col(Job.id).in_(bindparam("job_ids", expanding=True)))
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 LIGHT = [
     defer(col(column), raiseload=True)  # type: ignore[arg-type]  # SQLAlchemy's own attributes, at class level
@@ -165,9 +166,8 @@ def revisions(database: Database, job_ids: Sequence[str]) -> dict[str, int]:
 
 def texts(database: Database, job_ids: Sequence[str]) -> dict[str, tuple[int, bytes]]:
     """Revision and JSON of `JobView`, of the jobs that there are."""
-    with database.reading() as session:
-        rows = session.exec(select(Job).where(col(Job.id).in_(job_ids))).all()
-    return {job.id: (job.revision, job_view(job).model_dump_json().encode()) for job in rows}
+    rows = database.rows(_WHOLE, {"job_ids": job_ids})
+    return {row.id: (row.revision, job_view(cast(Job, row)).model_dump_json().encode()) for row in rows}
 
 
 def storage(database: Database, job_id: str) -> str:
