@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from anyio.to_thread import run_sync
 from fastapi.sse import format_sse_event
@@ -26,7 +27,7 @@ from service.tables import EventRow, Job
 logger = logging.getLogger(__name__)
 
 CHUNK = 200
-"""Events read at once."""
+"""Events read at once, of each job that somebody listens to."""
 _STATES = select(Job.id, Job.revision, Job.phase).where(col(Job.id).in_(bindparam("job_ids", expanding=True)))
 BACKLOG = 1000
 """Messages that a channel keeps; who is further behind reads the database for himself."""
@@ -151,30 +152,53 @@ def look(database: Database, asked: Sequence[Asked]) -> dict[str, News | None]:
     """
     with database.reading() as session:
         states = session.connection().execute(_STATES, {"job_ids": [job_id for job_id, _, _ in asked]})
-        known = {job_id: (revision, Phase(phase)) for job_id, revision, phase in states}
+        known = {job_id: State(revision, Phase(phase)) for job_id, revision, phase in states}
         found: dict[str, News | None] = {job_id: None for job_id, _, _ in asked if job_id not in known}
-        for job_id, seen, last in asked:
-            if job_id in known and known[job_id][0] != seen:
-                revision, phase = known[job_id]
-                try:
-                    found[job_id] = _news(session, job_id, last, revision, phase)
-                except ValidationError:
-                    logger.exception("events cannot be read", extra={"action": "events_unreadable", "job": job_id})
-                    found[job_id] = None
-    return found
+        changed = [(job_id, last) for job_id, seen, last in asked if job_id in known and known[job_id].revision != seen]
+        for job_id in [job_id for job_id, last in changed if last is None]:
+            found[job_id] = _beginning(session, job_id, known[job_id])
+        cursors = {job_id: last for job_id, last in changed if last is not None}
+        return found | _news(session, cursors, known)
 
 
-def _news(session: Session, job_id: str, last: int | None, revision: int, phase: Phase) -> News:
-    if last is None:  # the first look finds out where the channel begins
-        newest = select(func.max(EventRow.id)).where(col(EventRow.job_id) == job_id)
-        return News(revision=revision, last=session.exec(newest).one() or 0, messages=[], ended=phase.is_terminal)
-    messages = [message(row) for row in events.since(session, job_id, last, CHUNK)]
-    whole = len(messages) < CHUNK
+class State(NamedTuple):
+    """How a job is in the view of one look."""
+
+    revision: int
+    phase: Phase
+
+
+def _beginning(session: Session, job_id: str, state: State) -> News:
+    """The first look finds out where the channel begins."""
+    newest = select(func.max(EventRow.id)).where(col(EventRow.job_id) == job_id)
+    last = session.exec(newest).one() or 0
+    return News(revision=state.revision, last=last, messages=[], ended=state.phase.is_terminal)
+
+
+def _news(session: Session, cursors: Mapping[str, int], known: Mapping[str, State]) -> dict[str, News | None]:
+    if not cursors:
+        return {}
+    rows = events.news(session, cursors, CHUNK * len(cursors))
+    of_job = {job_id: list(group) for job_id, group in groupby(rows, key=lambda row: str(row.job_id))}
+    cut_off = len(rows) == CHUNK * len(cursors)  # in the last job, and those that would come after it are not there
+    whole = set(of_job) - {rows[-1].job_id} if cut_off else cursors.keys()
+    return {
+        job_id: _told(of_job.get(job_id, ()), last, known[job_id], whole=job_id in whole)
+        for job_id, last in cursors.items()
+    }
+
+
+def _told(rows: Sequence[Row[Any]], last: int, state: State, *, whole: bool) -> News | None:
+    try:
+        messages = [message(row) for row in rows]
+    except ValidationError:
+        logger.exception("events cannot be read", extra={"action": "events_unreadable", "job": rows[0].job_id})
+        return None
     return News(
-        revision=revision if whole else None,
+        revision=state.revision if whole else None,
         last=messages[-1].id if messages else last,
         messages=messages,
-        ended=whole and phase.is_terminal,
+        ended=whole and state.phase.is_terminal,
     )
 
 

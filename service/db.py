@@ -16,9 +16,11 @@ from pydantic_core import to_json
 from sqlalchemy import (
     ARRAY,
     URL,
+    BigInteger,
     Connection,
     Engine,
     Executable,
+    String,
     bindparam,
     event,
     func,
@@ -213,6 +215,22 @@ def _passes(error: DBAPIError) -> bool:
 def lock(session: Session, table: type[Row], key: object) -> Row | None:
     """A row that no other transaction changes before this one ends; None where there is none."""
     return session.get(table, key, with_for_update=True)
+
+
+@cache
+def _by_name(dialect: str) -> Any:
+    if dialect == "sqlite":
+        return func.json_each(bindparam("by_name", type_=String)).table_valued("key", "value")
+    arrays = bindparam("names", type_=ARRAY(String)), bindparam("numbers", type_=ARRAY(BigInteger))
+    return func.unnest(*arrays).table_valued("key", "value").render_derived()
+
+
+def by_name(session: Session, numbers: Mapping[str, int]) -> tuple[Any, dict[str, Any]]:
+    """A table with the columns `key` and `value`, always the same, and the parameters that put these numbers in it."""
+    dialect = session.get_bind().dialect.name
+    if dialect == "sqlite":
+        return _by_name(dialect), {"by_name": _json(dict(numbers))}
+    return _by_name(dialect), {"names": list(numbers), "numbers": list(numbers.values())}
 
 
 def upsert(

@@ -6,11 +6,11 @@ therefore grow in the order of the commits, and a reader that keeps the last id 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Row, Table, bindparam, delete, insert, inspect, update
+from sqlalchemy import Row, Table, and_, bindparam, delete, insert, inspect, update
 from sqlmodel import Session, col, func, select
 
 from api_schemas.events import (
@@ -28,7 +28,7 @@ from api_schemas.events import (
 from api_schemas.exchange import Report
 from api_schemas.views import Resize
 from service import blocks
-from service.db import upsert
+from service.db import by_name, upsert
 from service.folding import State, fold, is_finite
 from service.lifecycle import Happening, follow
 from service.tables import LONGEST_NAME, EventRow, Job, LedgerRow, MetricRow, ResizeRow
@@ -42,7 +42,7 @@ _SINCE = (
     .order_by(_EVENTS.c.id)
     .limit(bindparam("limit"))
 )
-"""Made once: it is asked for each job that somebody listens to, several times a second."""
+"""Made once."""
 
 
 class Stale(Exception):
@@ -97,6 +97,17 @@ def resize_requested(session: Session, job: Job, workers: int, at_samples: int |
 def since(session: Session, job_id: str, after: int, limit: int) -> Sequence[Row[Any]]:
     """The job's next events beyond the cursor, oldest first, with the columns of `EventRow`."""
     return session.connection().execute(_SINCE, {"job_id": job_id, "after": after, "limit": limit}).all()
+
+
+def news(session: Session, cursors: Mapping[str, int], limit: int) -> Sequence[Row[Any]]:
+    """As `since`, of several jobs, each beyond its own cursor: job by job, in the order of their ids; `limit` in all.
+
+    One statement: with one for each job, live streams of a hundred jobs kept a processor half busy.
+    """
+    asked, parameters = by_name(session, cursors)
+    beyond = _EVENTS.join(asked, and_(_EVENTS.c.job_id == asked.c.key, _EVENTS.c.id > asked.c.value))
+    ordered = _EVENTS.select().select_from(beyond).order_by(_EVENTS.c.job_id, _EVENTS.c.id).limit(limit)
+    return session.connection().execute(ordered, parameters).all()
 
 
 def listed(

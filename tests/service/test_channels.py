@@ -140,6 +140,29 @@ def played(script: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(limited())
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_one_look_at_many_jobs_misses_nothing_however_little_it_reads(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(channels, "CHUNK", chunk)
+    controllers = [world.run() for _ in range(5)]
+    asked = [(each.job, None, None) for each in controllers]
+    found = {job: news for job, news in channels.look(database, asked).items() if news}
+    heard: dict[str, list[int]] = {each.job: [] for each in controllers}
+    for number, each in enumerate(controllers):
+        each.report(*(resized(64 * (times + 1), (2, 3)) for times in range(3 * number)))
+    while asked := [(job, news.revision, news.last) for job, news in found.items()]:
+        told = {job: news for job, news in channels.look(database, asked).items() if news}
+        if not told:
+            break
+        for job, news in told.items():
+            heard[job] += [message.id for message in news.messages]
+        found |= told
+    for number, each in enumerate(controllers):
+        assert len(heard[each.job]) == len(set(heard[each.job])) == 3 * number
+        assert heard[each.job] == sorted(heard[each.job])
+
+
 def test_nobody_looks_when_nobody_listens(world: World, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     controller = Controller.launch(database, world.submit())
     looks: list[int] = []
