@@ -137,7 +137,7 @@ class Mesh(Group):
         broken = MeshBroken(f"generation {self.generation} was severed or left")
         self._awaited.put(broken)
         for promise in list(self._promised):
-            self._keep(promise, broken)
+            self._keep(promise, _Lost(str(broken)))
         store = self._store
         if store is not None:
             _connected.cache_clear()  # its connection goes too; and the meeting may still be waiting on it
@@ -195,7 +195,7 @@ class Mesh(Group):
         self._promised[id(promise)] = promise
         future.add_done_callback(lambda done: self._keep(id(promise), _outcome(done)))
         if self._over.is_set():  # since before whoever severs could see it
-            self._keep(id(promise), MeshBroken(f"generation {self.generation} was severed or left"))
+            self._keep(id(promise), _Lost(f"generation {self.generation} was severed or left"))
         return promise.then(_redeemed)
 
     def _keep(self, promise: int, outcome: Any) -> None:
@@ -297,17 +297,25 @@ def _settle() -> None:
         thread.join(timeout=1.0)
 
 
-def _outcome(done: Future[T]) -> T | Exception:
+class _Lost(NamedTuple):
+    """What becomes of a collective that fails. Not the error itself: its traceback leads to whoever had begun the
+    collective, a backward pass, say, and what a future of torch's holds no garbage collector finds.
+    """
+
+    reason: str
+
+
+def _outcome(done: Future[T]) -> T | _Lost:
     try:
         return done.value()
     except Exception as error:
-        return error
+        return _Lost(str(error))
 
 
-def _redeemed(kept: Future[T | Exception]) -> T:
+def _redeemed(kept: Future[T | _Lost]) -> T:
     outcome = kept.value()
-    if isinstance(outcome, Exception):
-        raise outcome
+    if isinstance(outcome, _Lost):
+        raise RuntimeError(outcome.reason)
     return outcome
 
 

@@ -162,6 +162,8 @@ class Trainer:
 
     def leave(self) -> None:
         """Let go of the generation's group."""
+        if self._wrapped is not None:  # whoever holds it yet, as one who looks at a frame: it hears of no gradient
+            self._wrapped.ddp._remove_autograd_hooks()  # type: ignore[no-untyped-call]
         self._wrapped = None
 
     def _restore_or_begin(self, plan: Plan, group: Group) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -525,6 +526,32 @@ def test_a_backward_pass_whose_gradients_gloo_has_forgotten_ends_when_severed(
     threading.Timer(0.2, alone.sever).start()
     with pytest.raises(MeshBroken), alone.guard():
         ddp(torch.ones(1, 4)).sum().backward()
+
+
+def test_nothing_holds_a_backward_pass_whose_collective_failed_at_once(
+    alone: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its DDP would hear of the next generation's gradients, beside the one of that."""
+
+    def fail() -> weakref.ref[Any]:
+        ddp = wrapped(nn.Linear(4, 4))
+        GradientReducer(ddp, norms=False, coordinates=False, summed=alone.reduced)
+        with pytest.raises(RuntimeError, match="closed by peer"), alone.guard():
+            ddp(torch.ones(1, 4)).sum().backward()
+        return weakref.ref(ddp)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", failed)
+    assert fail()() is None
+
+
+def failed(*_: Any, **__: Any) -> Any:
+    def fail(_: Future[int]) -> list[Tensor]:
+        raise RuntimeError("Connection closed by peer")
+
+    begun: Future[int] = Future()
+    future = begun.then(fail)
+    begun.set_result(0)
+    return SimpleNamespace(get_future=lambda: future)
 
 
 def test_what_comes_of_a_collective_after_a_sever_is_too_late(alone: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
