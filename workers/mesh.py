@@ -94,6 +94,7 @@ class Mesh(Group):
         self.generation = rendezvous.generation
         self._rendezvous = rendezvous
         self._over = threading.Event()  # severed or left
+        self._cutting = threading.Lock()
         self._awaited: SimpleQueue[Any] = SimpleQueue()  # what comes of a thread apart, or of a sever
         self._promised: dict[int, Future[Any]] = {}  # what will come of collectives, or of a sever; by id
         self._gpu = gpu
@@ -129,25 +130,20 @@ class Mesh(Group):
             self._gloo = None
             if dist.is_initialized():
                 dist.destroy_process_group()
-        self._members = frozenset()  # where others may listen from now on
+        with self._cutting:  # a sever that comes later finds nothing of this generation, and nothing of the next
+            self._members, self._store = frozenset(), None
 
     def sever(self) -> None:
         """Make whatever waits on this group raise. From any thread, any number of times."""
         self._over.set()
         broken = MeshBroken(f"generation {self.generation} was severed or left")
-        self._awaited.put(broken)
         for promise in list(self._promised):
             self._keep(promise, _Lost(str(broken)))
-        store = self._store
-        if store is not None:
-            _connected.cache_clear()  # its connection goes too; and the meeting may still be waiting on it
-        for connection in _connections():
-            if self._is_ours(connection) or connection.peer == store:
-                with suppress(OSError):  # it is down already
-                    connection.socket.shutdown(socket.SHUT_RDWR)
-        if (nccl := self._nccl) is not None:
-            self._nccl = None
-            nccl.abort()
+        try:
+            with self._cutting:
+                self._cut()
+        finally:
+            self._awaited.put(broken)
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -185,6 +181,18 @@ class Mesh(Group):
             raise MeshBroken(f"generation {self.generation}: {error}") from error
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """Shut all connections down: to the members, and while they meet to the store."""
+        if self._store is not None:
+            _connected.cache_clear()  # the meeting may still be waiting on it
+        for connection in _connections():
+            if self._is_ours(connection) or connection.peer == self._store:
+                with suppress(OSError):  # it is down already
+                    connection.socket.shutdown(socket.SHUT_RDWR)
+        if (nccl := self._nccl) is not None:
+            self._nccl = None
+            nccl.abort()
 
     def _future(self, work: dist.Work, tensor: torch.Tensor) -> Future[Any]:
         """That of gloo, or a sever; NCCL's own, which is tied to the GPU's stream, and which `abort` ends."""
