@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from threading import Lock
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -84,7 +86,7 @@ def test_many_who_listen_hear_the_same_from_wherever_they_begin(
         assert heard == [heard[0]] * 21
         assert len(heard[0]) == len(set(heard[0])) == len(world.get(f"/v1/jobs/{controller.job}/events")["items"])
 
-    asyncio.run(script())
+    played(script)
 
 
 def test_events_that_cannot_be_read_end_the_streams_of_that_job_alone(world: World, database: Database) -> None:
@@ -115,16 +117,20 @@ def test_a_look_that_fails_is_not_the_last(
     controller = world.run()
     monkeypatch.setattr(channels, "OUTAGE_POLL_S", POLL_S)
 
+    look = channels.look
+
     def broken(*_: object) -> None:
         monkeypatch.setattr(channels, "look", look)
         raise RuntimeError("a fault of ours")
 
-    look = channels.look
-    monkeypatch.setattr(channels, "look", broken)
-
     async def script() -> None:
+        nonlocal look
+        look = channels.look
+        monkeypatch.setattr(channels, "look", broken)
         stream = feed.stream(Channels(database, POLL_S), database, controller.job, 0)
         await anext(stream)
+        while channels.look is broken:  # else the end might be read before anybody looked
+            await asyncio.sleep(POLL_S)
         await asyncio.to_thread(controller.report, finished("succeeded"))
         assert "finished" in b"".join([part async for part in stream]).decode()
 
@@ -133,11 +139,22 @@ def test_a_look_that_fails_is_not_the_last(
 
 
 def played(script: Callable[[], Awaitable[None]]) -> None:
+    """Returns once no look is under way any more: one that is cancelled goes on in its thread, on the database."""
+    busy, look = Lock(), channels.look
+
+    def one_at_a_time(*arguments: Any) -> Any:
+        with busy:
+            return look(*arguments)
+
     async def limited() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await script()
 
-    asyncio.run(limited())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(channels, "look", one_at_a_time)
+        asyncio.run(limited())
+        with busy:
+            pass
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])
@@ -182,7 +199,7 @@ def test_nobody_looks_when_nobody_listens(world: World, database: Database, monk
             await asyncio.sleep(4 * POLL_S)
             assert looks == []
 
-    asyncio.run(script())
+    played(script)
 
 
 def test_listeners_of_many_jobs_are_not_all_served_in_one_go(
