@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from service.app import create_app
 from service.db import Database
 from service.settings import Settings
-from tests.dashboard.browser import WIDTHS, Screen, chromium, needs_chromium
+from tests.dashboard.browser import WIDTHS, Screen, needs_chromium
 from tests.databases import fresh_database
 from tests.service.world import Controller, finished, metrics, resized, spec, started
 from tests.serving import served
@@ -23,12 +23,6 @@ pytestmark = needs_chromium
 
 SHOWN = 100
 EVALUATIONS = 250
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -17,19 +17,13 @@ from service.app import create_app
 from service.db import Database
 from service.roster import Roster
 from service.settings import Settings
-from tests.dashboard.browser import Screen, chromium, needs_chromium
+from tests.dashboard.browser import Screen, needs_chromium
 from tests.databases import fresh_database
 from tests.service.world import Controller, spec, started
 from tests.serving import served
 from workers.recipes import catalogue
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from service.access import FRESH
 from service.app import create_app
 from service.db import Database
 from service.settings import Settings
-from tests.dashboard.browser import Screen, chromium, needs_axe, needs_chromium
+from tests.dashboard.browser import Screen, needs_axe, needs_chromium
 from tests.databases import fresh_database
 from tests.service.world import Controller, finished, spec, started
 from tests.serving import served
@@ -35,12 +35,6 @@ class Clock:
 
     def __call__(self) -> datetime:
         return datetime.now(UTC) + self.ahead
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
