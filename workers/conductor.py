@@ -88,8 +88,9 @@ class Conductor:
         return plan is None or plan.not_before > 0 or has_entered(plan, workers)
 
     async def run(self) -> None:
-        """Until the job has come to an end."""
+        """Until the job has come to an end, and its workers are gone."""
         await self._desk.run(self._begin, self._round)
+        await self._roll.see_off()
 
     # -- rounds --------------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,8 @@ class Desk:
             await self._flush()
 
     async def finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
-        """Say how the job ended, once nobody trains any more."""
+        """Say how the job ended, once nobody trains any more, and what they told last is durable."""
+        await self._flush()
         await self._end()
         self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
 

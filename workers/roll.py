@@ -19,6 +19,10 @@ WARMING_SILENCE = 6.0
 """Stall times that one which warms up may be silent, and others one: imports may keep Python's lock for long."""
 LATE_S = 1.0
 """A look that is given up so much later than it should be says nothing about the worker."""
+KEEP_S = 10.0
+"""How long one that has left lives on, at most, until what it told is durable."""
+DURABLE_S = 0.02
+"""How often that is looked at."""
 TELL_S = 1.0
 """How long telling everybody may take: whoever is silent must not hold up the others."""
 
@@ -66,7 +70,7 @@ class Roll:
         on_loss: Callable[[str, str], None],
         stall_s: float | None = None,
     ) -> None:
-        """`cursors(worker)`: the last record and the last point that are known of it. `on_loss(worker, reason)`: it
+        """`cursors(worker)`: the last record and the last point of it that are durable. `on_loss(worker, reason)`: it
         is still on the roll then, as it was seen last. `stall_s`: the stall time, if the job names one.
         """
         self.workers: dict[str, Status] = {}
@@ -95,7 +99,7 @@ class Roll:
         """End a worker; it counts as gone at once, and not as lost."""
         self.workers.pop(worker, None)
         watch = self._watches.pop(worker, None)
-        if watch is not None and watch is not asyncio.current_task():
+        if watch is not None:
             watch.cancel()
         await self._crew.kill(worker)
 
@@ -110,6 +114,10 @@ class Roll:
     async def dismiss_all(self) -> None:
         """End everybody."""
         await asyncio.gather(*(self.dismiss(worker) for worker in list(self.workers)))
+
+    async def see_off(self) -> None:
+        """Returns once everybody who has left is gone."""
+        await asyncio.gather(*self._watches.values())
 
     async def announce(self, plan: Plan) -> None:
         """Tell its members of a generation, and those who leave with it: who was called to an earlier one."""
@@ -177,7 +185,7 @@ class Roll:
             logger.exception("a look at %s failed", worker, extra={"action": "look_failed"})
             await self._lose(worker, _answered(error))
         else:
-            await self.dismiss(worker)
+            await self._part(worker)
         finally:
             looked.set()
 
@@ -186,6 +194,18 @@ class Roll:
         status = self.workers[worker]
         warms = status.phase is Phase.WARMING and status.version != NEVER
         return stalls.stall_s(self.workers, self._stall_s) * (WARMING_SILENCE if warms else 1.0)
+
+    async def _part(self, worker: str) -> None:
+        """It has left, and counts as gone. What it told last, another life of this controller hears from nobody else
+        before that is durable.
+        """
+        status = self.workers.pop(worker)
+        told = max((number for number, _ in status.records), default=0)
+        until = asyncio.get_running_loop().time() + KEEP_S
+        while self._cursors(worker)[0] < told and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(DURABLE_S)
+        await self._crew.kill(worker)
+        self._watches.pop(worker, None)
 
     async def _lose(self, worker: str, reason: str) -> None:
         self._on_loss(worker, reason)

@@ -154,6 +154,39 @@ def test_a_controller_that_is_started_again_goes_on_with_the_pause() -> None:
     assert stage.crew.started == ["w0", "w1", "w2"]
 
 
+def test_a_checkpoint_that_was_heard_of_and_not_written_down_is_heard_of_again() -> None:
+    """By the next life of the controller, from those who left it: they live until it is durable that they did."""
+
+    async def script(stage: Stage) -> None:
+        await stage.train(3)
+        await stage.settle()
+        stage.shelf.refused = {"write"}
+        stage.intent = "pause"
+        await stage.exchange()
+        async with asyncio.timeout(stage.patience_s):
+            while stage.conductor._chronicle.saved < 0 or stage.conductor._roll.workers:
+                await asyncio.sleep(0.002)
+        await stage.die()
+        stage.shelf.refused = set()
+        stage.begin()
+        assert (await pause(stage))["code"] == "paused"
+
+    stage = play(script)
+    assert stage.heard_of == stage.crew.checkpoint
+    assert stage.crew.actors == {}
+
+
+def test_with_storage_that_fails_those_who_left_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll, "KEEP_S", 0.1)
+
+    async def script(stage: Stage) -> None:
+        await stage.train(3)
+        stage.shelf.refused = {"write"}
+        assert (await pause(stage))["code"] == "paused"
+
+    assert play(script).crew.actors == {}
+
+
 def test_one_that_has_used_up_its_budget_meanwhile_succeeds() -> None:
     async def script(stage: Stage) -> None:
         await stage.train(2)
