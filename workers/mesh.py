@@ -19,12 +19,10 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import socket
-import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -37,6 +35,7 @@ import torch.distributed as dist
 from torch.distributed import ProcessGroupGloo
 from torch.futures import Future
 
+from workers.connections import Address, Connection, connections, listening, route
 from workers.group import Group
 
 if TYPE_CHECKING:
@@ -66,8 +65,6 @@ each survivor of a lost peer. Were the communicator aborted alone, the step woul
 BESIDE_NCCL = f"cpu:{BACKEND},cuda:nccl"
 """For members with a GPU each: its tensors go through NCCL. With more than one member this was never tried."""
 
-Address = tuple[str, int]
-
 T = TypeVar("T")
 
 
@@ -92,6 +89,7 @@ class Mesh(Group):
     def __init__(self, rendezvous: Rendezvous, *, gpu: bool = False) -> None:
         super().__init__(rank=rendezvous.rank, world=rendezvous.world)
         self.generation = rendezvous.generation
+        self._broken = f"generation {self.generation} was severed or left"
         self._rendezvous = rendezvous
         self._over = threading.Event()  # severed or left
         self._cutting = threading.Lock()
@@ -136,14 +134,13 @@ class Mesh(Group):
     def sever(self) -> None:
         """Make whatever waits on this group raise. From any thread, any number of times."""
         self._over.set()
-        broken = MeshBroken(f"generation {self.generation} was severed or left")
         for promise in list(self._promised):
-            self._keep(promise, _Lost(str(broken)))
+            self._keep(promise, _Lost(self._broken))
         try:
             with self._cutting:
                 self._cut()
         finally:
-            self._awaited.put(broken)
+            self._awaited.put(MeshBroken(self._broken))
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -161,7 +158,7 @@ class Mesh(Group):
     def check(self) -> None:
         """Raises MeshBroken once severed or left."""
         if self._over.is_set():
-            raise MeshBroken(f"generation {self.generation} was severed or left")
+            raise MeshBroken(self._broken)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -186,10 +183,9 @@ class Mesh(Group):
         """Shut all connections down: to the members, and while they meet to the store."""
         if self._store is not None:
             _connected.cache_clear()  # the meeting may still be waiting on it
-        for connection in _connections():
+        for connection in connections():
             if self._is_ours(connection) or connection.peer == self._store:
-                with suppress(OSError):  # it is down already
-                    connection.socket.shutdown(socket.SHUT_RDWR)
+                connection.shut_down()
         if (nccl := self._nccl) is not None:
             self._nccl = None
             nccl.abort()
@@ -203,7 +199,7 @@ class Mesh(Group):
         self._promised[id(promise)] = promise
         future.add_done_callback(lambda done: self._keep(id(promise), _outcome(done)))
         if self._over.is_set():  # since before whoever severs could see it
-            self._keep(id(promise), _Lost(f"generation {self.generation} was severed or left"))
+            self._keep(id(promise), _Lost(self._broken))
         return promise.then(_redeemed)
 
     def _keep(self, promise: int, outcome: Any) -> None:
@@ -225,7 +221,7 @@ class Mesh(Group):
     def _meet(self) -> _Met:
         """Runs apart. Whoever severs looks for connections to the addresses that are known by then."""
         at = self._rendezvous
-        own, self._store = _route(at.host, at.port)
+        own, self._store = route(at.host, at.port)
         store = PrefixStore(str(at.generation), _connected(at.host, at.port))
         device, listening = _listen(own)
         self._members = frozenset([listening])
@@ -242,10 +238,10 @@ class Mesh(Group):
 
     def _is_whole(self) -> bool:
         """Whether the connections to all other members are up."""
-        ups = (each for each in _connections() if self._is_ours(each) and each.is_up)
+        ups = (each for each in connections() if self._is_ours(each) and each.is_up)
         return len({(each.local, each.peer) for each in ups}) == self.world - 1  # a sever may hold a second one of each
 
-    def _is_ours(self, connection: _Connection) -> bool:
+    def _is_ours(self, connection: Connection) -> bool:
         return connection.local in self._members or connection.peer in self._members
 
 
@@ -334,7 +330,7 @@ def _put(outcome: SimpleQueue[T | Exception], function: Callable[[], T]) -> None
         outcome.put(error)
 
 
-# -- addresses and sockets ---------------------------------------------------------------------------------------------
+# -- addresses ---------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -343,73 +339,12 @@ def _connected(host: str, port: int) -> TCPStore:
     return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=JOIN_TIMEOUT)
 
 
-def _route(host: str, port: int) -> tuple[str, Address]:
-    """The address of this machine that faces a host, and that of the host."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.connect(address)  # nothing is sent: this only looks up the route
-        return _address(probe.getsockname())[0], _address(probe.getpeername())
-
-
 def _listen(host: str) -> tuple[ProcessGroupGloo.Device, Address]:
     """A gloo device bound to an address of this machine, and where it listens: gloo keeps that to itself."""
     for _ in range(10):
-        before = set(_listening())
+        before = set(listening())
         device = ProcessGroupGloo.create_device(hostname=host)
-        new = set(_listening()) - before
+        new = set(listening()) - before
         if len(new) == 1:  # else another thread began to listen at the same moment
             return device, new.pop()
     raise RuntimeError(f"cannot tell where gloo listens at {host}")
-
-
-class _Connection(NamedTuple):
-    socket: socket.socket
-    local: Address
-    peer: Address
-
-    @property
-    def is_up(self) -> bool:
-        """Established, as far as this end knows: not so once the peer, or this process, has closed it."""
-        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
-
-
-_ESTABLISHED = 1
-"""TCP_ESTABLISHED of linux/tcp.h; the state is the first byte of TCP_INFO."""
-
-
-def _connections() -> Iterator[_Connection]:
-    """The TCP connections of this process, one after the other: each is closed when the next is asked for."""
-    for candidate in _sockets():
-        with suppress(OSError):  # not connected
-            peer = _address(candidate.getpeername())
-            yield _Connection(candidate, _address(candidate.getsockname()), peer)
-
-
-def _listening() -> Iterator[Address]:
-    for candidate in _sockets():
-        if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            yield _address(candidate.getsockname())
-
-
-def _sockets() -> Iterator[socket.socket]:
-    """A duplicate of every TCP socket of this process, one after the other."""
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # closed meanwhile
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-            with _socket_of(os.dup(int(name))) as duplicate:
-                if duplicate.family in (socket.AF_INET, socket.AF_INET6) and duplicate.type == socket.SOCK_STREAM:
-                    yield duplicate
-
-
-def _socket_of(descriptor: int) -> socket.socket:
-    try:
-        return socket.socket(fileno=descriptor)
-    except OSError:  # it is none any more
-        os.close(descriptor)
-        raise
-
-
-def _address(name: tuple[str, int]) -> Address:
-    """An IPv4 address looks the same whichever kind of socket it is used with."""
-    return name[0].removeprefix("::ffff:"), name[1]

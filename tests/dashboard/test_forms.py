@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from api_schemas.views import RecipeInfo
 from service.app import create_app
@@ -37,14 +37,6 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def address(tmp_path: Path, database: Database) -> Iterator[str]:
     with served(create_app(Settings(data_folder=tmp_path, event_poll_s=0.05), database)) as address:
         yield address
-
-
-@pytest.fixture
-def screen(browser: Browser, address: str) -> Iterator[Screen]:
-    screen = Screen(browser, address)
-    yield screen
-    screen.close()
-    assert screen.complaints == []
 
 
 def submit(address: str, **changes: Any) -> str:

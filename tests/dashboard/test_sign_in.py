@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from api_schemas.tokens import NewToken, Scope, TokenRequest
 from service import tokens
@@ -57,14 +57,6 @@ def database(settings: Settings, clock: Clock) -> Iterator[Database]:
 def address(settings: Settings, database: Database) -> Iterator[str]:
     with served(create_app(settings, database)) as address:
         yield address
-
-
-@pytest.fixture
-def screen(browser: Browser, address: str) -> Iterator[Screen]:
-    screen = Screen(browser, address)
-    yield screen
-    screen.close()
-    assert screen.complaints == []
 
 
 @pytest.fixture

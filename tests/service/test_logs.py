@@ -38,6 +38,23 @@ def job(world: World) -> str:
     return job
 
 
+Reads = list[tuple[str, int, int]]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """What is read of the storage from now on: path, start and stop."""
+    found: Reads = []
+
+    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
+        found.append((path, start, stop))
+        return read(folder, path, start, stop)
+
+    read = Folder.read
+    monkeypatch.setattr(Folder, "read", noted)
+    return found
+
+
 def read(world: World, job: str, **params: Any) -> list[str]:
     response = world.http.get(f"/v1/jobs/{job}/logs", params=params)
     assert (response.status_code, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
@@ -135,19 +152,9 @@ def test_whoever_follows_hears_what_comes_until_the_job_has_ended(world: World, 
         assert [text.rpartition(" ")[2] for text in said] == ["four"]
 
 
-def test_whoever_follows_hears_a_segment_grow(
-    world: World, wire: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_follows_hears_a_segment_grow(world: World, wire: httpx.Client, reads: Reads) -> None:
     controller = world.run()
     texts = [line(second, f"text {second}") for second in range(1, 4)]
-    bytes_read: list[tuple[int, int]] = []
-    read_ = Folder.read
-
-    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
-        bytes_read.append((start, stop))
-        return read_(folder, path, start, stop)
-
-    monkeypatch.setattr(Folder, "read", noted)
     world.store(controller.job, "logs/w0/000000.log", texts[0])
     with following(wire, controller.job, tail=5) as said:
         assert next(said).endswith("text 1")
@@ -157,7 +164,7 @@ def test_whoever_follows_hears_a_segment_grow(
         controller.report(finished("succeeded"))
         assert [text[-6:] for text in said] == ["text 3"]
     ends = [len(b"".join(texts[:count])) for count in range(4)]
-    assert bytes_read == list(pairwise(ends)), "nothing is read twice"
+    assert [(start, stop) for _, start, stop in reads] == list(pairwise(ends)), "nothing is read twice"
 
 
 def test_lines_that_come_between_a_look_and_its_reading_come_with_the_next(world: World, job: str) -> None:
@@ -209,17 +216,9 @@ def test_a_deleted_job_ends_the_following(world: World, wire: httpx.Client, job:
         assert [text[-4:] for text in said] == ["four"]
 
 
-def test_of_a_long_log_no_more_is_read_than_is_taken(world: World, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_long_log_no_more_is_read_than_is_taken(world: World, job: str, reads: Reads) -> None:
     for number in range(100):
         world.store(job, f"logs/w2/{number:06}.log", b"".join(line(6, f"line {each}") for each in range(100)))
-    opened: list[str] = []
-
-    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
-        opened.append(path)
-        return read_(folder, path, start, stop)
-
-    read_ = Folder.read
-    monkeypatch.setattr(Folder, "read", noted)
 
     async def take_some() -> None:
         coming = logs.follow(Folder(jobs.storage(world.database, job)), "w2", None, lambda: False, 3600.0)
@@ -227,7 +226,7 @@ def test_of_a_long_log_no_more_is_read_than_is_taken(world: World, job: str, mon
         assert chunk.count("\n") == logs.AT_ONCE
 
     asyncio.run(take_some())
-    assert len(opened) == logs.AT_ONCE / 100
+    assert len(reads) == logs.AT_ONCE / 100
 
 
 def test_following_without_the_storage_is_refused(world: World, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,19 +288,9 @@ def test_the_storage_is_looked_at_no_more_often_than_is_set(
     assert looks == [logs.FOLDER]
 
 
-def test_of_a_tail_no_segment_is_read_that_has_none_of_it(
-    world: World, job: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-
-    def noted(folder: Folder, path: str, start: int, stop: int) -> bytes:
-        opened.append(path)
-        return read_(folder, path, start, stop)
-
-    read_ = Folder.read
-    monkeypatch.setattr(Folder, "read", noted)
+def test_of_a_tail_no_segment_is_read_that_has_none_of_it(world: World, job: str, reads: Reads) -> None:
     read(world, job, rank="0", tail=1)
-    assert opened == ["logs/w0/000002.log"]
+    assert [path for path, _, _ in reads] == ["logs/w0/000002.log"]
 
 
 @pytest.mark.parametrize(

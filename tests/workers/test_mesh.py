@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.workers.peers import HOST, Link, Peers, gathered, results
 from workers import mesh as module
+from workers.connections import listening
 from workers.gradients import GradientReducer
 from workers.mesh import Mesh, MeshBroken, Rendezvous
 
@@ -674,9 +675,9 @@ def test_gloo_listens_where_the_store_is_reached(host: str) -> None:
     except OSError:
         pytest.skip(f"this machine has no {host}")
     store = torch.distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    before = set(module._listening())
+    before = set(listening())
     with joined(Rendezvous(generation=1, host=host, port=store.port, rank=0, world=1)):
-        assert {address for address, _ in set(module._listening()) - before} == {host}
+        assert {address for address, _ in set(listening()) - before} == {host}
 
 
 @pytest.mark.parametrize("dies", [0, 1, 2])

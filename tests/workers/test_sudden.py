@@ -16,6 +16,7 @@ import pytest
 from tests.history import untold_sizes
 from tests.workers.company import BATCH, Theatre, perform, plane
 from tests.workers.stage import allocation
+from workers import conductor
 from workers.group import Group
 from workers.journal import Journal
 from workers.mesh import Mesh, MeshBroken, Rendezvous
@@ -25,6 +26,12 @@ NOW = 10
 """The vote at which it happens."""
 PATIENCE_S = 8.0
 """Nobody trains for so long at most; no timeout of anything is as short, and on a busy machine it takes a tenth."""
+
+
+@pytest.fixture(autouse=True)
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody begins without the others, however long a busy machine takes to warm them up: votes are counted."""
+    monkeypatch.setattr(conductor, "PATIENCE_S", Theatre.patience_s)
 
 
 # How workers go wrong: in their own process, before they warm up
