@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api_schemas.dynamics import Horizon
-from api_schemas.jobs import JobSpec
+from api_schemas.jobs import JobSpec, ProgressiveStage
 
 REVISIONS = 100
 """Times over a whole job that the noise is looked at."""
@@ -49,19 +49,24 @@ def ceiling(spec: JobSpec, horizon: Horizon, samples: int, noise: Ceiling) -> Ce
 
 
 def planned(spec: JobSpec, horizon: Horizon, samples: int) -> Ceiling:
-    """What `elasticity.progressive` says after so many samples; nothing before its first stage."""
-    lengths = {"epoch_size": horizon.epoch_size, "base_batch": spec.batch.base}
-    begun = [stage for stage in spec.elasticity.progressive if stage.after.samples(**lengths) <= samples]
-    if not begun:
+    """What `elasticity.progressive` says after so many samples; nothing after its last stage."""
+
+    def end(stage: ProgressiveStage) -> float:
+        return stage.until.samples(epoch_size=horizon.epoch_size, base_batch=spec.batch.base)
+
+    stages = sorted(spec.elasticity.progressive, key=end)
+    if not stages:
         return Ceiling()
-    stage = max(begun, key=lambda stage: stage.after.samples(**lengths))
-    return Ceiling(
-        kappa=stage.kappa, cause="progressive", reason=f"From {stage.after} on kappa may be {stage.kappa:g}."
-    )
+    stage = next((stage for stage in stages if samples < end(stage)), None)
+    if stage is None:
+        last = stages[-1].until
+        return Ceiling(cause="progressive", reason=f"The plan ends with {last}: kappa may be as large as it can.")
+    reason = f"Until {stage.until} kappa may be {stage.kappa_max:g}."
+    return Ceiling(kappa=stage.kappa_max, cause="progressive", reason=reason)
 
 
 def by_noise(spec: JobSpec, readings: Sequence[float], held: Ceiling) -> Ceiling:
-    """What the newest readings of B_noise, in samples, allow in the mode `auto`: each `margin` times B_noise / B0.
+    """What the newest readings of B_noise, in samples, allow in the mode `auto`: each `noise_margin` times B_noise / B0.
 
     One reading may be twice the next while the noise stays the same. So what was `held` stays while it lies among
     them, or near; else it becomes the nearest of them. Before there are `READINGS` the base batch is allowed. Other
@@ -81,7 +86,7 @@ def by_noise(spec: JobSpec, readings: Sequence[float], held: Ceiling) -> Ceiling
 
 
 def _allowed(spec: JobSpec, noise_batch: float) -> float:
-    return min(LARGEST, spec.elasticity.margin * noise_batch / spec.batch.base)
+    return min(LARGEST, spec.elasticity.noise_margin * noise_batch / spec.batch.base)
 
 
 def _samples(low: float, high: float) -> str:

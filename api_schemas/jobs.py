@@ -173,10 +173,10 @@ class ScalingSpec(_Part):
 
 
 class ProgressiveStage(_Part):
-    """The largest kappa from some point of the training on."""
+    """The largest kappa up to some point of the training."""
 
-    after: Duration
-    kappa: float = Field(gt=0, le=1e4)
+    until: Duration
+    kappa_max: float = Field(gt=0, le=1e4)
 
 
 class ElasticitySpec(_Part):
@@ -194,9 +194,9 @@ class ElasticitySpec(_Part):
         "workers up to the measured noise scale, beyond which a larger batch hardly saves a step. That takes two "
         "micro-batches a step; until a tenth of the training has measured it, kappa is 1 at most.",
     )
-    margin: float = Field(1, gt=0, le=1000, description="auto: how many times the noise scale the batch may be.")
+    noise_margin: float = Field(1, gt=0, le=1000, description="auto: how many times the noise scale the batch may be.")
     progressive: tuple[ProgressiveStage, ...] = Field(
-        (), max_length=100, description="Largest kappa by epoch or sample; before the first stage `kappa` alone counts."
+        (), max_length=100, description="Largest kappa by epoch or sample; after the last stage `kappa` alone counts."
     )
 
     @model_validator(mode="after")
@@ -205,8 +205,8 @@ class ElasticitySpec(_Part):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"the minimum of {name} ({low:g}) must not exceed the maximum ({high:g})")
-        if low_stage := next((stage for stage in self.progressive if stage.kappa < self.kappa[0]), None):
-            raise ValueError(f"kappa {low_stage.kappa:g} of a stage is below the smallest kappa ({self.kappa[0]:g})")
+        if low := next((stage.kappa_max for stage in self.progressive if stage.kappa_max < self.kappa[0]), None):
+            raise ValueError(f"kappa_max {low:g} of a stage is below the smallest kappa ({self.kappa[0]:g})")
         if self.progressive and self.mode == "hold":
             raise ValueError(
                 "in the mode hold the batch stays at the base: leave progressive out, or take scale or auto"

@@ -83,12 +83,14 @@ class Replica:
         return Size.of(self.spec, workers, noise_fraction=noise.noise_fraction, measured=True)
 
     def outgrown(self, since: int) -> Size | None:
-        """The size that the ceiling of kappa allows now, where it has moved since that sample and it is another one."""
+        """The size that the ceiling of kappa allows now, where it has moved since that sample and it is another one.
+        None after the last step: no other has that size.
+        """
         before, every = self.ceiling.kappa, max(1, self.horizon.total_samples // REVISIONS)
         if since // every < self.samples // every:
             self._read_noise()
         self._revise()
-        if self.ceiling.kappa == before:
+        if self.ceiling.kappa == before or self.samples >= self.horizon.total_samples:
             return None
         size = self.size_at(self.size.workers, self._limits)
         return size if size.batch != self.size.batch else None

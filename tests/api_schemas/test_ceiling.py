@@ -33,27 +33,34 @@ def spec(**elasticity: Any) -> JobSpec:
 
 
 AUTO = spec(mode="auto")
-STAGES = [{"after": "0 epochs", "kappa": 1}, {"after": "10 epochs", "kappa": 2}, {"after": "20000 samples", "kappa": 6}]
+STAGES = [{"until": "10 epochs", "kappa_max": 1}, {"until": "20000 samples", "kappa_max": 2}]
 
 
-@pytest.mark.parametrize(("samples", "kappa"), [(0, 1), (9_999, 1), (10_000, 2), (19_999, 2), (20_000, 6), (10**9, 6)])
+@pytest.mark.parametrize(
+    ("samples", "kappa"), [(0, 1), (9_999, 1), (10_000, 2), (19_999, 2), (20_000, math.inf), (10**9, math.inf)]
+)
 def test_a_plan_goes_by_samples_in_whatever_unit(samples: int, kappa: float) -> None:
     for stages in (STAGES, STAGES[::-1]):
         assert planned(spec(progressive=stages), HORIZON, samples).kappa == kappa
 
 
-def test_without_a_plan_or_before_its_first_stage_there_is_no_ceiling() -> None:
-    assert planned(spec(), HORIZON, 5).kappa == math.inf
-    assert planned(spec(progressive=[{"after": "1 epochs", "kappa": 2}]), HORIZON, 999).kappa == math.inf
+def test_without_a_plan_there_is_no_ceiling() -> None:
+    assert planned(spec(), HORIZON, 5) == Ceiling()
 
 
 def test_a_stage_says_why() -> None:
-    assert planned(spec(progressive=STAGES), HORIZON, 10_000).reason == "From 10 epochs on kappa may be 2."
+    made = spec(progressive=STAGES)
+    assert planned(made, HORIZON, 10_000).reason == "Until 20000 samples kappa may be 2."
+    last = planned(made, HORIZON, 20_000)
+    assert (last.cause, last.reason) == (
+        "progressive",
+        "The plan ends with 20000 samples: kappa may be as large as it can.",
+    )
 
 
 def test_a_stage_below_the_smallest_kappa_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"kappa 1 of a stage is below the smallest kappa \(2\)"):
-        spec(kappa=[2, 8], progressive=[{"after": "0 epochs", "kappa": 1}])
+    with pytest.raises(ValidationError, match=r"kappa_max 1 of a stage is below the smallest kappa \(2\)"):
+        spec(kappa=[2, 8], progressive=[{"until": "1 epochs", "kappa_max": 1}])
 
 
 def test_a_plan_for_a_batch_that_stays_at_the_base_is_refused() -> None:
@@ -81,7 +88,7 @@ def followed(readings: Iterable[float]) -> list[Ceiling]:
 
 def test_the_noise_counts_in_the_mode_auto_alone() -> None:
     assert by_noise(spec(), [50] * READINGS, Ceiling()).kappa == math.inf
-    assert by_noise(spec(mode="auto", margin=2), [300] * READINGS, Ceiling()).kappa == 6
+    assert by_noise(spec(mode="auto", noise_margin=2), [300] * READINGS, Ceiling()).kappa == 6
 
 
 def test_before_it_is_measured_often_enough_the_batch_stays_at_the_base() -> None:

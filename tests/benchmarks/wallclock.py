@@ -148,7 +148,8 @@ def _pause(service: Stage) -> float:
         batch={"base": BASE, "per_worker": 3 * BASE},
         elasticity={
             "workers": [1, 2],
-            "progressive": [{"after": "0 epochs", "kappa": 1}, {"after": "10 epochs", "kappa": 6}],
+            "kappa": [1, 6],
+            "progressive": [{"until": "10 epochs", "kappa_max": 1}],
         },
     )
     job.ends()

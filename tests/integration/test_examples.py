@@ -35,15 +35,14 @@ def test_a_script_that_became_a_recipe(stage: Stage) -> None:
 
 
 def test_byol_grows_as_planned(stage: Stage) -> None:
-    stages = [{"after": "0 epochs", "kappa": 1}, {"after": "2 epochs", "kappa": 3}]
-    elasticity = {"workers": [1, 2], "progressive": stages}
+    elasticity = {"workers": [1, 2], "kappa": [1, 3], "progressive": [{"until": "2 epochs", "kappa_max": 1}]}
     job = submit(stage, "progressive.yaml", schedule={"budget": "5 epochs"}, elasticity=elasticity, evaluation={})
     job.ends()
     (row,) = (row for row in job.rows() if row.cause == "progressive")
     assert row.kappa == (1, 3)
     assert 2 * 1437 <= row.samples < 2 * 1437 + 64
     assert row.after["ema_momentum"] == pytest.approx(0.99**3)
-    assert row.reason == "From 2 epochs on kappa may be 3."
+    assert row.reason == "The plan ends with 2 epochs: kappa may be as large as it can."
     job.assert_exactly_once()
 
 

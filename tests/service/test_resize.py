@@ -160,7 +160,7 @@ def test_holding_the_batch_a_resize_changes_no_value(world: World) -> None:
 
 @pytest.mark.parametrize(("at_samples", "kappa"), [(None, 2.0), (3000, 4.0)])
 def test_a_plan_holds_kappa_down_at_that_sample(world: World, at_samples: int | None, kappa: float) -> None:
-    stages = [{"after": "0 epochs", "kappa": 2}, {"after": "3 epochs", "kappa": 4}]
+    stages = [{"until": "3 epochs", "kappa_max": 2}, {"until": "100 epochs", "kappa_max": 4}]
     job = halfway(world, elasticity={"workers": [1, 8], "progressive": stages}).job
     assert preview(world, job, 8, at_samples)["kappa"][1] == kappa
 

@@ -38,11 +38,11 @@ def sizes(desk: Desk) -> list[tuple[int, tuple[float, float], str]]:
 
 
 def stages(*pairs: tuple[int, float]) -> list[dict[str, Any]]:
-    return [{"after": f"{steps} base_steps", "kappa": kappa} for steps, kappa in pairs]
+    return [{"until": f"{steps} base_steps", "kappa_max": kappa} for steps, kappa in pairs]
 
 
 def test_the_plan_is_followed_at_its_samples_and_told(tmp_path: Path, store: TCPStore) -> None:
-    desk = Desk(tmp_path, store, job(progressive=stages((0, 1), (10, 4), (26, 2))))
+    desk = Desk(tmp_path, store, job(progressive=stages((10, 1), (26, 4), (STEPS, 2))))
     assert desk.train()
     assert sizes(desk) == [
         (0, (1.0, 1.0), "api"),
@@ -50,7 +50,7 @@ def test_the_plan_is_followed_at_its_samples_and_told(tmp_path: Path, store: TCP
         (26 * BATCH, (4.0, 2.0), "progressive"),
     ]
     told = desk.said("entered")[1]
-    assert told["reason"] == "From 10 base_steps on kappa may be 4."
+    assert told["reason"] == "Until 26 base_steps kappa may be 4."
     assert told["before"]["ema_momentum"] == pytest.approx(0.9)
     assert told["after"]["ema_momentum"] == pytest.approx(0.9**4)
     assert told["state_factors"]
@@ -58,7 +58,7 @@ def test_the_plan_is_followed_at_its_samples_and_told(tmp_path: Path, store: TCP
 
 
 def test_a_run_that_was_cut_goes_on_in_the_stage_that_it_has_reached(tmp_path: Path, store: TCPStore) -> None:
-    plan = job(every=14, progressive=stages((0, 1), (10, 4)))
+    plan = job(every=14, progressive=stages((10, 1), (STEPS, 4)))
     whole = Desk(tmp_path / "whole", store, plan)
     whole.train()
     parts = Desk(tmp_path / "parts", store, plan)

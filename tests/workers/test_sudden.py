@@ -132,7 +132,7 @@ def test_a_step_that_one_took_alone_is_not_told_before_it_dies_of_it(tmp_path: P
 
 def test_workers_die_while_the_batch_follows_its_plan(tmp_path: Path) -> None:
     """Every six base steps it changes, by the workers' own doing; whoever took a step holds the same after it."""
-    stages = [{"after": f"{6 * number} base_steps", "kappa": 1 + number % 3} for number in range(100)]
+    stages = [{"until": f"{6 * number} base_steps", "kappa_max": 1 + number % 3} for number in range(1, 100)]
 
     async def script(theatre: Theatre) -> None:
         theatre.allocation = allocation(3)
