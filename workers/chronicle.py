@@ -76,6 +76,12 @@ class Chronicle:
         seen: int = self._spool.notes.get("seen", self._seen_before)
         return min(seen, self._seen)
 
+    def has_kept(self, worker: str, status: Status) -> bool:
+        """Whether all that was heard with this status is in the spool."""
+        told = max((number for number, _ in status.records), default=0)
+        trains = self.started and status.generation == self.generation
+        return self.heard(worker) >= told and (not trains or self._spool.notes.get("committed", 0) >= status.committed)
+
     def catch_up(self, acked: int) -> None:
         """Number on behind what the service has: an earlier life gave out events that it could not store."""
         self._spool.skip_to(acked)

@@ -53,6 +53,7 @@ class Conductor:
             cursors=lambda worker: (chronicle.heard(worker), chronicle.seen),
             on_status=chronicle.hear,
             on_loss=self._on_loss,
+            is_kept=chronicle.has_kept,
             stall_s=launch.spec.stall_timeout,
         )
         self._desk = Desk(
@@ -80,8 +81,10 @@ class Conductor:
 
     def is_stranded(self, node: str) -> bool:
         """Whether this node is to leave, no worker lives on one that is, and none is on the way to a generation: those
-        meet at a store that this controller holds.
+        meet at a store that this controller holds. Not while something was said that another life would not find.
         """
+        if self._desk.ends or self._chronicle.pending:
+            return False
         departures, workers, plan = self._desk.departures, self._roll.workers, self._plan
         if node not in {each.node for each in departures} or left(departures, workers.values()):
             return False
@@ -91,27 +94,24 @@ class Conductor:
         """Until the job has come to an end, and its workers are gone."""
         await self._desk.run(self._begin, self._round)
         await self._roll.see_off()
+        await self._desk.close()
 
     # -- rounds --------------------------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        await self._roll.adopt()
+        adopted = await self._roll.adopt()
         if self._chronicle.finished:
             await self._roll.dismiss_all()
-        self._find_out(self._roll.workers)
+        self._find_out(adopted)
 
-    def _find_out(self, workers: dict[str, Status]) -> None:
+    def _find_out(self, adopted: dict[str, Status | None]) -> None:
         """After another life of this controller: the generation that its workers are in is the last one."""
-        if not workers:
-            return
-        chronicle = self._chronicle
-        chronicle.named = max(chronicle.named, *(1 + _number(worker) for worker in workers))
-        numbers = [
-            number for status in workers.values() for number in (status.generation, status.pending, status.broken)
-        ]
-        chronicle.announced = max(chronicle.announced, *numbers)
-        newest = max(workers.values(), key=lambda status: status.generation)
-        if newest.generation:
+        chronicle, statuses = self._chronicle, [status for status in adopted.values() if status]
+        chronicle.named = max(chronicle.named, *(1 + _number(worker) for worker in adopted), 0)
+        numbers = [number for status in statuses for number in (status.generation, status.pending, status.broken)]
+        chronicle.announced = max(chronicle.announced, *numbers, 0)
+        newest = max(self._roll.workers.values(), key=lambda status: status.generation, default=None)
+        if newest and newest.generation:
             limits = self._answered.kappa if self._answered else self._launch.spec.elasticity.kappa
             self._plan = Plan(generation=newest.generation, members=newest.members, kappa=limits)
 
@@ -124,7 +124,10 @@ class Conductor:
         elif self._succeeded(workers):
             await self._desk.finish("succeeded", "finished", "The budget is used up.")
         elif self._desk.pauses and not self._holders():
-            await self._desk.pause()
+            if self._chronicle.pending:  # what they told last comes first: meanwhile somebody may begin to train
+                self._roll.news.set()
+            else:
+                await self._desk.pause()
         elif self._losses.too_many and not any(status.samples >= 0 for status in workers.values()):
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"
             await self._desk.finish("failed", "workers_lost", message)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from api_schemas.exchange import NAMESPACE, TRAINING_NODES, Command, Launch, controller_name
+from api_schemas.exchange import NAMESPACE, TRAINING_NODES, Command, Launch, Report, controller_name
 from workers.chronicle import Chronicle
 from workers.conductor import Conductor
 from workers.losses import cause_of_death
@@ -68,16 +68,19 @@ class Controller:
         command = Command.model_validate_json(command_json)
         if command.incarnation != self._launch.incarnation:
             raise Stale(f"this is incarnation {self._launch.incarnation}, not {command.incarnation}")
-        report = self._do(self._conductor.exchange(command))
-        if self._conductor.is_over(command.acked):
-            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
-        elif self._is_to_move():
-            ray.kill(ray.get_runtime_context().current_actor, no_restart=False)
+        report, is_over, is_to_move = self._do(self._answer(command))
+        if is_over or is_to_move:
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=is_over)
         return report.model_dump_json()
 
-    def _is_to_move(self) -> bool:
-        """Whether to be started again elsewhere now, rather than when the node goes, at a moment nobody chose."""
-        return isinstance(self._conductor, Conductor) and self._conductor.is_stranded(self._node)
+    async def _answer(self, command: Command) -> tuple[Report, bool, bool]:
+        """The report; whether all is said and done; and whether to be started again elsewhere now, rather than when the
+        node goes, at a moment nobody chose.
+        """
+        conductor = self._conductor
+        report = await conductor.exchange(command)
+        is_to_move = isinstance(conductor, Conductor) and conductor.is_stranded(self._node)
+        return report, conductor.is_over(command.acked), is_to_move
 
     def _engine(self, launch: Launch, spool: Spool, chronicle: Chronicle) -> Conductor | Restarts:
         meeting = _Meeting()

@@ -49,6 +49,8 @@ class Desk:
         self._end = end
         self._now = now
         self.pauses = False  # the job is to stop, with a checkpoint
+        self.ends = False  # it has come to its end, and that is about to be said
+        self._closed = False  # its workers are gone too
         self._cancelled = False
         self._told_at = now()  # when the allocation came
         self._written = asyncio.Condition()
@@ -66,12 +68,18 @@ class Desk:
         await asyncio.to_thread(self._trim, command.acked)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(command.wait_s), self._written:
-                await self._written.wait_for(lambda: self._spool.after(command.acked, 1))
+                await self._written.wait_for(lambda: self._closed or self._spool.after(command.acked, 1))
         return self._report(command.acked)
 
     def is_over(self, acked: int) -> bool:
-        """Whether the service has all that there is to know."""
-        return self._chronicle.finished and not self._chronicle.pending and acked >= self._spool.last
+        """Whether the service has all that there is to know, and nobody is left."""
+        return self._closed and not self._chronicle.pending and acked >= self._spool.last
+
+    async def close(self) -> None:
+        """After `run`: the job's workers are gone, and so may the controller be."""
+        self._closed = True
+        async with self._written:
+            self._written.notify_all()
 
     async def run(self, begin: Callable[[], Awaitable[None]], play: Callable[[], Awaitable[None]]) -> None:
         """`begin`, then `play` round after round until the job is finished or cancelled.
@@ -97,8 +105,11 @@ class Desk:
 
     async def finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
         """Say how the job ended, once nobody trains any more, and what they told last is durable."""
-        await self._flush()
-        await self._end()
+        self.ends = True
+        try:
+            await self._flush()
+        finally:
+            await self._end()
         self._chronicle.say("finished", outcome=outcome, code=code, message=message, **details)
 
     async def pause(self) -> None:
@@ -151,7 +162,7 @@ class Desk:
                 "workers": phases.count(Phase.TRAINING),
                 "joining": phases.count(Phase.WARMING),
                 "samples": self._chronicle.committed,
-                "done": self._chronicle.finished and said,
+                "done": self._closed and said,
                 "events": events,
             }
         )

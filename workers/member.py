@@ -127,24 +127,27 @@ class Member:
             with self._changed:
                 self._trainer = trainer
             self._become(Phase.READY)
-            while plan := self._await_plan():
-                self._train(trainer, plan)
+            while begun := self._await_generation(trainer):
+                self._train(trainer, *begun)
             self._become(Phase.LEFT)
         except Exception as error:
             self._fail(error)
 
-    def _await_plan(self) -> Plan | None:
-        """The next generation that this worker is in; None: it is to leave."""
+    def _await_generation(self, trainer: Trainer) -> tuple[Plan, Mesh] | None:
+        """The next generation that this worker is in, taken up: whatever is announced or severed from now on finds it.
+        None: it is to leave.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._next is not None or self._retires)
             plan, self._next = self._next, None
-            return plan if plan and plan.rank_of(self._worker) is not None and not self._retires else None
-
-    def _train(self, trainer: Trainer, plan: Plan) -> None:
-        """One generation, to its end."""
-        mesh = Mesh(self._rendezvous(plan), gpu=trainer.device.is_gpu)
-        with self._changed:
+            if plan is None or plan.rank_of(self._worker) is None or self._retires:
+                return None
+            mesh = Mesh(self._rendezvous(plan), gpu=trainer.device.is_gpu)
             self._plan, self._mesh, self._phase = plan, mesh, Phase.JOINING
+            return plan, mesh
+
+    def _train(self, trainer: Trainer, plan: Plan, mesh: Mesh) -> None:
+        """One generation, to its end."""
         self._pulse.does(Activity.JOIN)
         phase = Phase.READY
         try:

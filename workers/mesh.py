@@ -21,7 +21,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -221,20 +221,25 @@ class Mesh(Group):
     def _meet(self) -> _Met:
         """Runs apart. Whoever severs looks for connections to the addresses that are known by then."""
         at = self._rendezvous
-        own, self._store = route(at.host, at.port)
+        own, place = route(at.host, at.port)
+        self._learn(place, ())
         store = PrefixStore(str(at.generation), _connected(at.host, at.port))
         device, listening = _listen(own)
-        self._members = frozenset([listening])
-        self.check()
+        self._learn(place, [listening])
         store.set(f"member/{at.rank}", json.dumps(listening))
         members = [f"member/{rank}" for rank in range(at.world)]
         store.wait(members, PATIENCE)
         places = store.multi_get(members)
-        self._members = frozenset((host, port) for host, port in map(json.loads, places))
-        self.check()
+        self._learn(place, [(host, port) for host, port in map(json.loads, places)])
         gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)
         _start(_retired.clear)
         return _Met(store, gloo)
+
+    def _learn(self, store: Address, members: Iterable[Address]) -> None:
+        """Where they are whose connections a sever shuts down; nothing any more once severed, which is MeshBroken."""
+        with self._cutting:
+            self.check()
+            self._store, self._members = store, frozenset(members)
 
     def _is_whole(self) -> bool:
         """Whether the connections to all other members are up."""

@@ -86,6 +86,7 @@ class Restarts:
     async def run(self) -> None:
         """Until the job has come to an end."""
         await self._desk.run(self._begin, self._round)
+        await self._desk.close()
 
     # -- the workers' side ---------------------------------------------------------------------------------------------
 

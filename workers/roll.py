@@ -68,10 +68,12 @@ class Roll:
         cursors: Callable[[str], tuple[int, int]],
         on_status: Callable[[str, Status], None],
         on_loss: Callable[[str, str], None],
+        is_kept: Callable[[str, Status], bool],
         stall_s: float | None = None,
     ) -> None:
         """`cursors(worker)`: the last record and the last point of it that are durable. `on_loss(worker, reason)`: it
-        is still on the roll then, as it was seen last. `stall_s`: the stall time, if the job names one.
+        is still on the roll then, as it was seen last. `is_kept(worker, status)`: whether what it told is durable,
+        so that it may go. `stall_s`: the stall time, if the job names one.
         """
         self.workers: dict[str, Status] = {}
         self.news = asyncio.Event()
@@ -79,16 +81,19 @@ class Roll:
         self._cursors = cursors
         self._on_status = on_status
         self._on_loss = on_loss
+        self._is_kept = is_kept
         self._stall_s = stall_s
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._called: set[str] = set()  # to some generation
 
-    async def adopt(self) -> None:
-        """Take over those who were started; returns when each that lives has answered, or is given up."""
+    async def adopt(self) -> dict[str, Status | None]:
+        """Take over those who were started; returns when each that lives has answered, or is given up: all of them,
+        and how each was. Some may have left, and be on the roll no longer.
+        """
         workers = await self._crew.adopt()
         self._called.update(workers)
-        looks = [(self._watch(worker, lives=lives), lives) for worker, lives in workers.items()]
-        await asyncio.gather(*(first.wait() for first, lives in looks if lives))
+        looks = {worker: self._watch(worker, lives=lives) for worker, lives in workers.items()}
+        return {worker: await looks[worker] if lives else None for worker, lives in workers.items()}
 
     async def start(self, worker: str) -> None:
         """One more worker."""
@@ -105,10 +110,9 @@ class Roll:
 
     async def give_up(self, worker: str, reason: str) -> None:
         """End a worker that answers, and is of no use: it counts as lost."""
-        watch = self._watches.pop(worker, None)
-        if watch is None:  # lost meanwhile
+        if worker not in self.workers:  # it was lost, or has left, meanwhile
             return
-        watch.cancel()
+        self._watches.pop(worker).cancel()
         await self._lose(worker, reason)
 
     async def dismiss_all(self) -> None:
@@ -117,7 +121,9 @@ class Roll:
 
     async def see_off(self) -> None:
         """Returns once everybody who has left is gone."""
-        await asyncio.gather(*self._watches.values())
+        for outcome in await asyncio.gather(*self._watches.values(), return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logger.error("a worker that left could not be ended", exc_info=outcome, extra={"action": "end_failed"})
 
     async def announce(self, plan: Plan) -> None:
         """Tell its members of a generation, and those who leave with it: who was called to an earlier one."""
@@ -148,14 +154,14 @@ class Roll:
                 logger.error("%s could not be told", tasks[task], exc_info=error, extra={"action": "tell_failed"})
                 await self.give_up(tasks[task], _answered(error))
 
-    def _watch(self, worker: str, *, lives: bool) -> asyncio.Event:
-        """Look at a worker from now on; returns what is set after the first look."""
+    def _watch(self, worker: str, *, lives: bool) -> asyncio.Future[Status | None]:
+        """Look at a worker from now on; returns what is seen first, which is None where it is gone."""
         self.workers[worker] = Status(phase=Phase.WARMING, version=NEVER)
-        looked = asyncio.Event()
+        looked: asyncio.Future[Status | None] = asyncio.get_running_loop().create_future()
         self._watches[worker] = asyncio.create_task(self._look(worker, looked, lives=lives))
         return looked
 
-    async def _look(self, worker: str, looked: asyncio.Event, *, lives: bool) -> None:
+    async def _look(self, worker: str, looked: asyncio.Future[Status | None], *, lives: bool) -> None:
         """Until the worker is gone. Before it `lives` it may wait for resources as long as it takes."""
         version, clock = NEVER, asyncio.get_running_loop().time
         try:
@@ -174,7 +180,8 @@ class Roll:
                 news = status.version != version
                 version, self.workers[worker] = status.version, status
                 self._on_status(worker, status)
-                looked.set()
+                if not looked.done():
+                    looked.set_result(status)
                 if news:
                     self.news.set()
         except WorkerGone as gone:
@@ -187,7 +194,8 @@ class Roll:
         else:
             await self._part(worker)
         finally:
-            looked.set()
+            if not looked.done():
+                looked.set_result(None)
 
     def _allowed_s(self, worker: str) -> float:
         """How long the worker may be silent."""
@@ -199,13 +207,14 @@ class Roll:
         """It has left, and counts as gone. What it told last, another life of this controller hears from nobody else
         before that is durable.
         """
-        status = self.workers.pop(worker)
-        told = max((number for number, _ in status.records), default=0)
-        until = asyncio.get_running_loop().time() + KEEP_S
-        while self._cursors(worker)[0] < told and asyncio.get_running_loop().time() < until:
+        status, clock = self.workers.pop(worker), asyncio.get_running_loop().time
+        until = clock() + KEEP_S
+        while not self._is_kept(worker, status) and clock() < until:
             await asyncio.sleep(DURABLE_S)
-        await self._crew.kill(worker)
-        self._watches.pop(worker, None)
+        try:
+            await self._crew.kill(worker)
+        finally:
+            self._watches.pop(worker, None)
 
     async def _lose(self, worker: str, reason: str) -> None:
         self._on_loss(worker, reason)

@@ -317,7 +317,7 @@ class Theatre(Stage):
 
     async def until(self, condition: Callable[[], object], *, training: bool = True, ask: bool = True) -> None:
         """As on any stage, but without patience for a job that has come to an end."""
-        await super().until(lambda: condition() or self.told("finished"), training=training, ask=ask)
+        await super().until(lambda: condition() or (self.report and self.report.done), training=training, ask=ask)
         assert condition(), self.events[-1]
 
     async def end(self) -> None:

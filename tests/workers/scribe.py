@@ -108,15 +108,14 @@ class Worker:
         if point:
             self.journal.point(self.samples, {"loss": 1.0})
 
-    def poll(self, chronicle: Chronicle) -> None:
-        chronicle.hear(
-            self.name,
-            Status(
-                phase=Phase.TRAINING,
-                generation=self.generation,
-                samples=self.samples,
-                committed=self.samples,
-                records=tuple(self.journal.records(chronicle.heard(self.name))),
-                points=tuple(self.journal.points(chronicle.seen)),
-            ),
+    def poll(self, chronicle: Chronicle) -> Status:
+        status = Status(
+            phase=Phase.TRAINING,
+            generation=self.generation,
+            samples=self.samples,
+            committed=self.samples,
+            records=tuple(self.journal.records(chronicle.heard(self.name))),
+            points=tuple(self.journal.points(chronicle.seen)),
         )
+        chronicle.hear(self.name, status)
+        return status

@@ -115,6 +115,19 @@ def test_a_worker_keeps_what_is_not_durable_here(life: Life, lead: Worker) -> No
     assert life.chronicle.exported
 
 
+def test_all_that_a_worker_tells_has_to_be_durable_before_it_may_go(life: Life, lead: Worker) -> None:
+    """Also the last step: the checkpoint of it may have been told before it was confirmed."""
+    life.flush()
+    lead.train(8)
+    assert not life.chronicle.has_kept("w0", lead.poll(life.chronicle))
+    life.flush()
+    lead.journal.record("checkpoint_saved", samples=8, name="8", bytes=1)
+    assert not life.chronicle.has_kept("w0", lead.poll(life.chronicle))
+    life.flush()
+    assert life.chronicle.has_kept("w0", lead.poll(life.chronicle))
+    assert life.chronicle.has_kept("w0", lead.poll(life.chronicle)), "it has nothing to tell"
+
+
 def test_nothing_is_forgotten_while_the_storage_fails(life: Life, lead: Worker) -> None:
     life.flush()
     life.shelf.refused = {"write"}

@@ -156,6 +156,28 @@ def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it
     assert not stage.told("rollback")
 
 
+def test_the_controller_does_not_go_while_the_job_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another life would not know of it, and begin anew."""
+    stranded: list[bool] = []
+
+    async def script(stage: Stage) -> None:
+        await stage.train(2)
+        stage.departures = [departure("elsewhere")]
+        await stage.until(lambda: stage.conductor.is_stranded("elsewhere"))
+        kill = stage.crew.kill
+
+        async def record(worker: str) -> None:
+            stranded.append(stage.conductor.is_stranded("elsewhere"))
+            await kill(worker)
+
+        monkeypatch.setattr(stage.crew, "kill", record)
+        stage.crew.finish()
+        await stage.finished()
+
+    play(script)
+    assert stranded == [False, False]
+
+
 def test_the_controller_does_not_go_while_workers_are_on_the_way_to_a_generation() -> None:
     """They meet at a store that it holds."""
 

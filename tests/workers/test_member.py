@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from api_schemas.exchange import Launch
 from tests.workers.company import plane
+from workers import member as module
 from workers.member import Member
 from workers.membership import Plan
+from workers.mesh import Mesh
+from workers.status import Phase
 
 
 def plan(generation: int) -> Plan:
@@ -41,3 +49,59 @@ def test_a_generation_that_was_severed_is_never_entered(member: Member) -> None:
     assert pending(member) == 0
     member.announce(plan(3))
     assert pending(member) == 3
+
+
+HOST = "127.0.0.1"
+
+
+def meeting(generation: int, store: Any, *members: str) -> Plan:
+    return Plan(generation=generation, members=members, kappa=(1.0, 8.0), host=HOST, port=store.port)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, call: Callable[[], None]) -> None:
+    """Another thread makes this call at the moment at which the first generation is taken up, or right after it."""
+    made: list[threading.Thread] = []
+
+    def build(*args: Any, **settings: Any) -> Mesh:
+        if not made:
+            made.append(threading.Thread(target=call))
+            made[0].start()
+            made[0].join(0.2)
+        return Mesh(*args, **settings)
+
+    monkeypatch.setattr(module, "Mesh", build)
+
+
+def reach(member: Member, condition: Callable[[Any], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition(status := member.poll(version=-1, heard=0, seen=0, wait_s=0.0)):
+        assert time.monotonic() < until, status
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def store() -> Any:
+    return dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+
+
+def test_one_that_takes_up_a_generation_as_the_next_is_announced_goes_to_that(
+    member: Member, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else will come to the first."""
+    meanwhile(monkeypatch, lambda: member.announce(meeting(2, store, "w0")))
+    member.start()
+    member.announce(meeting(1, store, "w0", "w1"))
+    reach(member, lambda status: status.phase is Phase.TRAINING and status.generation == 2)
+    member.retire()
+    reach(member, lambda status: status.phase is Phase.LEFT)
+
+
+def test_one_that_takes_up_a_generation_as_it_is_severed_gets_out(
+    member: Member, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, lambda: member.sever(1))
+    member.start()
+    member.announce(meeting(1, store, "w0", "w1"))
+    reach(member, lambda status: status.phase is Phase.READY and status.generation == 1)
+    member.retire()
+    reach(member, lambda status: status.phase is Phase.LEFT)

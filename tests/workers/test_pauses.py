@@ -176,15 +176,21 @@ def test_a_checkpoint_that_was_heard_of_and_not_written_down_is_heard_of_again()
     assert stage.crew.actors == {}
 
 
-def test_with_storage_that_fails_those_who_left_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_not_done_before_those_who_left_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller that is done ends itself, and nobody else ends them. They wait a while where the storage fails."""
     monkeypatch.setattr(roll, "KEEP_S", 0.1)
 
     async def script(stage: Stage) -> None:
         await stage.train(3)
         stage.shelf.refused = {"write"}
-        assert (await pause(stage))["code"] == "paused"
+        stage.intent, stage.allocation = "pause", allocation(0, kappa=(1, 1))
+        await stage.until(lambda: stage.told("finished"))
+        assert not stage.conductor.is_over(stage.acked)
+        await stage.until(lambda: stage.report and stage.report.done)
+        assert stage.crew.actors == {}
+        assert stage.conductor.is_over(stage.acked)
 
-    assert play(script).crew.actors == {}
+    play(script)
 
 
 def test_one_that_has_used_up_its_budget_meanwhile_succeeds() -> None:

@@ -29,10 +29,12 @@ class Office:
         self.statuses: list[tuple[str, Status]] = []
         self.losses: list[tuple[str, str]] = []
         self.heard: dict[str, int] = {}
+        self.deaf = False  # what is told is not durable
         self.roll = Roll(
             self.crew,
             cursors=lambda worker: (self.heard.get(worker, 0), 0),
             on_status=self._hear,
+            is_kept=lambda *_: not self.deaf,
             on_loss=lambda worker, reason: self.losses.append((worker, reason)),
             stall_s=stall_s,
         )
@@ -270,6 +272,25 @@ def test_one_that_left_is_really_killed() -> None:
     assert office.crew.killed == ["w1"]
     assert office.losses == []
     assert ("w1", Phase.LEFT) in [(worker, status.phase) for worker, status in office.statuses]
+
+
+def test_one_that_has_left_is_not_lost() -> None:
+    """It lives on until what it told is durable, and is on the roll no longer."""
+
+    async def script(office: Office) -> None:
+        await office.begin("w0", "w1")
+        await office.train("w0", "w1")
+        office.deaf = True
+        office.crew.actors["w1"].record("left")
+        await office.roll.announce(plan("w0", generation=2))
+        office.crew.step()
+        await until(lambda: "w1" not in office.roll.workers)
+        await office.roll.give_up("w1", "It answers with an error.")
+        assert office.crew.killed == []
+        office.deaf = False
+        await until(lambda: office.crew.killed == ["w1"])
+
+    assert play(script).losses == []
 
 
 def test_those_who_are_warm_are_told_and_nobody_else() -> None:
