@@ -106,9 +106,11 @@ def _json(value: Any) -> str:
 
 
 def _sqlite(address: URL) -> Engine:
-    """With a write-ahead log and foreign keys. Makes the folder of the file."""
-    if address.database:
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    """With a write-ahead log and foreign keys. Makes the folder of the file, and the file for this user alone."""
+    if address.database and address.database != ":memory:":
+        file = Path(address.database)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)  # and SQLite gives what it puts beside it the same mode
     asked = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
     engine = create_engine(address, pool_size=CONNECTIONS, connect_args=asked, json_serializer=_json)
     event.listen(engine, "connect", _prepare_sqlite)

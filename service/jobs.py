@@ -22,6 +22,7 @@ from api_schemas.views import JobRow, JobView, Phase, ResizePreview
 from service import events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
+from service.ids import PageCursor
 from service.lifecycle import ACTIVE, Happening
 from service.previews import job_preview, resize_preview
 from service.snapshots import Snapshots
@@ -87,7 +88,7 @@ class JobQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(50, ge=1, le=200)
-    after: str | None = Field(None, max_length=32, description="`next` of the page before.")
+    after: PageCursor | None = None
     status: list[Phase] = Field([], max_length=20)
     recipe: str | None = None
     name: str | None = Field(None, description="Whole, or its beginning and a `*`: `digits*`.")

@@ -20,7 +20,7 @@ from api_schemas.errors import NotFound
 from api_schemas.tokens import NewToken, Token, TokenRequest
 from api_schemas.views import Page
 from service.db import Database, lock
-from service.ids import time_ordered_id
+from service.ids import PageCursor, time_ordered_id
 from service.tables import TokenRow
 
 PREFIX = "ema"
@@ -34,7 +34,7 @@ class TokenQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(50, ge=1, le=200)
-    after: str | None = Field(None, max_length=32, description="`next` of the page before.")
+    after: PageCursor | None = None
 
 
 def create(database: Database, asked: TokenRequest) -> NewToken:

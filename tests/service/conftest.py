@@ -79,7 +79,7 @@ def portal() -> Iterator[BlockingPortal]:
 @pytest.fixture
 def world(settings: Settings, database: Database, clock: Clock, portal: BlockingPortal) -> Iterator[World]:
     numbers = count(1)
-    app = create_app(settings, database, new_job_id=lambda: f"job{next(numbers):04d}")
+    app = create_app(settings, database, new_job_id=lambda: f"1k1fg9wpnmr{next(numbers):05d}")
     with httpx.Client(transport=InProcess(app, portal), base_url=ADDRESS) as http:
         yield World(settings, database, clock, http)
 

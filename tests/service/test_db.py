@@ -72,6 +72,15 @@ def test_migrations_make_the_tables_as_they_are_declared(engine: Engine) -> None
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
 
+def test_the_file_of_a_database_is_for_its_user_alone(tmp_path: Path) -> None:
+    """It holds who may do what."""
+    engine = connect(f"sqlite:///{tmp_path}/folder/emascale.db")
+    migrate(engine)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "folder").iterdir()}
+    engine.dispose()
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
     migrate(engine)
     tables = inspect(engine).get_table_names()

@@ -37,6 +37,14 @@ def test_a_page_that_holds_the_rest_leads_nowhere(world: World) -> None:
     assert ids(world, limit=2, after=first["next"]) == [jobs[1], jobs[0]]
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/tokens"])
+@pytest.mark.parametrize("after", ["", "garbage", "000", "1k1fg9wpnmrsdbzu", "1k1fg9wpnmrsdbz3\n"])
+def test_a_cursor_that_is_none_is_refused(world: World, path: str, after: str) -> None:
+    """Whoever pages with a broken one would get the first page for ever."""
+    errors = problem(world.http.get(path, params={"after": after}), 422, "invalid_request")["errors"]
+    assert errors == [{"pointer": "?after", "message": "Must be a cursor as it came from this service."}]
+
+
 def test_a_page_stays_where_it_is_when_jobs_come(world: World) -> None:
     old = [world.submit() for _ in range(3)]
     after = world.http.get("/v1/jobs", params={"limit": 1}).json()["next"]

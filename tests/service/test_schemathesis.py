@@ -34,7 +34,7 @@ BEYOND_A_SCHEMA = ["2xx", "304", "401", "403", "404", "409", "412", "416", "422"
 maximum, a kappa that a rule covers, a recipe that the catalogue has."""
 EVERY = {"POST /v1/jobs": 30, "POST /v1/scaling/preview": 30}
 """Of these each such case is sent alone: they have thousands, the same for each optimizer."""
-TRAINS, ENDED = "job0001", "job0002"
+TRAINS, ENDED = "1k1fg9wpnmr00001", "1k1fg9wpnmr00002"
 CHECKPOINT = "000000000128/manifest.json"
 FILES = {"artifacts": "ema.safetensors", "checkpoints": CHECKPOINT}
 Place = dict[str, str]
@@ -144,7 +144,7 @@ def aim(case: Case, place: Place) -> None:
         if case.query.get("follow"):
             case.path_parameters["job_id"] = ENDED  # another one's log has no end
         if "after" in case.query:
-            case.query["after"] = place["after"]
+            case.query["after"] = place["after" if "job_id" in case.path_parameters else "token_id"]
         if case.operation.label == "POST /v1/jobs":
             case.query.pop("dry_run", None)
 

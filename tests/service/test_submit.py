@@ -41,9 +41,9 @@ def post(world: World, body: Any, **headers: str) -> httpx.Response:
 def test_a_job_is_taken(world: World) -> None:
     response = post(world, spec(labels={"team": "vision"}, priority=3))
     assert response.status_code == 201
-    assert response.headers["location"] == "/v1/jobs/job0001"
+    assert response.headers["location"] == "/v1/jobs/1k1fg9wpnmr00001"
     view = response.json()
-    assert (view["id"], view["name"], view["workers"], view["kappa"]) == ("job0001", "digits", 0, None)
+    assert (view["id"], view["name"], view["workers"], view["kappa"]) == ("1k1fg9wpnmr00001", "digits", 0, None)
     assert view["status"] == {
         "phase": "queued",
         "since": "2026-01-01T12:00:00Z",
@@ -74,7 +74,7 @@ def test_the_same_key_and_spec_are_the_same_job(world: World) -> None:
 def test_the_same_key_for_another_spec_is_refused(world: World) -> None:
     post(world, spec(), **{"Idempotency-Key": "k"})
     body = problem(post(world, spec(seed=1), **{"Idempotency-Key": "k"}), 409, "conflict")
-    assert "job0001" in body["detail"]
+    assert "1k1fg9wpnmr00001" in body["detail"]
 
 
 def test_a_key_stands_for_what_was_sent_whatever_became_of_the_job(world: World) -> None:
@@ -110,7 +110,7 @@ def test_at_once_from_many_sides_a_key_is_still_one_job(world: World) -> None:
 
 
 def test_without_a_key_every_submit_is_a_job(world: World) -> None:
-    assert {world.submit(), world.submit()} == {"job0001", "job0002"}
+    assert {world.submit(), world.submit()} == {"1k1fg9wpnmr00001", "1k1fg9wpnmr00002"}
 
 
 def test_a_dry_run_shows_every_size_and_stores_nothing(world: World) -> None:
