@@ -9,7 +9,8 @@ would sit out the group's timeout. `Mesh.sever` frees them: it shuts down the co
 that whatever waits on them raises. It is called from another thread and at any moment. That does not wake everybody: a
 joining mesh may wait for a connection that a dead peer never opens, and gloo forgets whoever waits for a message that
 was half sent, half received, or about to be sent when its connection broke. So none of these is waited for in gloo: a
-meeting and messages have a thread apart, collectives a promise, and a sever leaves the one and breaks the other.
+meeting and messages have a thread apart, collectives a promise, and a sever leaves the one and breaks the other. What
+is left is DDP's own agreement on its buckets, once a generation: whoever is forgotten there is given up (`stalls`).
 Listening sockets are left alone (gloo aborts the process if its listener goes), and so are those of others in this
 process, Ray for instance: a connection is the group's if one of its ends is where a member listens.
 """
