@@ -66,7 +66,7 @@ def planned(spec: JobSpec, horizon: Horizon, samples: int) -> Ceiling:
 
 
 def by_noise(spec: JobSpec, readings: Sequence[float], held: Ceiling) -> Ceiling:
-    """What the newest readings of B_noise, in samples, allow in the mode `auto`: each `noise_margin` times B_noise / B0.
+    """What the newest readings of B_noise, in samples, allow in the mode `auto`: each times `noise_margin` / B0.
 
     One reading may be twice the next while the noise stays the same. So what was `held` stays while it lies among
     them, or near; else it becomes the nearest of them. Before there are `READINGS` the base batch is allowed. Other
