@@ -189,10 +189,8 @@ def _news(session: Session, cursors: Mapping[str, int], known: Mapping[str, Stat
 
 
 def _told(rows: Sequence[Row[Any]], last: int, state: State, *, whole: bool) -> News | None:
-    try:
-        messages = [message(row) for row in rows]
-    except ValidationError:
-        logger.exception("events cannot be read", extra={"action": "events_unreadable", "job": rows[0].job_id})
+    messages = messages_of(rows)
+    if messages is None:
         return None
     return News(
         revision=state.revision if whole else None,
@@ -200,6 +198,15 @@ def _told(rows: Sequence[Row[Any]], last: int, state: State, *, whole: bool) -> 
         messages=messages,
         ended=whole and state.phase.is_terminal,
     )
+
+
+def messages_of(rows: Sequence[Row[Any]]) -> list[Message] | None:
+    """These events of one job; None: they cannot be read."""
+    try:
+        return [message(row) for row in rows]
+    except ValidationError:
+        logger.exception("events cannot be read", extra={"action": "events_unreadable", "job": rows[0].job_id})
+        return None
 
 
 def message(row: Row[Any]) -> Message:

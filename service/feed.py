@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from api_schemas.errors import FieldError, NotFound, Unavailable
 from api_schemas.events import EventPage, parse_event
 from service import events
-from service.channels import CHUNK, OUTAGE_POLL_S, Channels, Said, message
+from service.channels import CHUNK, OUTAGE_POLL_S, Channels, Said, messages_of
 from service.db import Database
 from service.jobs import found
 from service.standing import Standing
@@ -81,7 +81,9 @@ async def _read(database: Database, job_id: str, after: int) -> Said:
     except Unavailable:
         await asyncio.sleep(OUTAGE_POLL_S)
         return b"", after, False
-    messages = [message(row) for row in rows]
+    messages = messages_of(rows)
+    if messages is None:
+        return b"", after, True
     last = messages[-1].id if messages else after
     return b"".join(each.text for each in messages), last, ended and len(rows) < CHUNK
 

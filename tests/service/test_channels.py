@@ -111,6 +111,18 @@ def test_events_that_cannot_be_read_end_the_streams_of_that_job_alone(world: Wor
     played(script)
 
 
+def test_a_stream_that_begins_with_an_event_that_cannot_be_read_ends(world: World, database: Database) -> None:
+    later = world.run()
+    with database.writing() as session:
+        row = {"incarnation": 9, "generation": 9, "sequence": 9, "type": "of_a_later_version", "at": START}
+        session.add(EventRow(job_id=later.job, payload={"type": "of_a_later_version"}, **row))
+
+    async def script() -> None:
+        assert [part async for part in feed.stream(Channels(database, POLL_S), database, later.job, 0)] == []
+
+    played(script)
+
+
 def test_a_look_that_fails_is_not_the_last(
     world: World, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
