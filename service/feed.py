@@ -17,6 +17,7 @@ from api_schemas.events import EventPage, parse_event
 from service import events
 from service.channels import CHUNK, OUTAGE_POLL_S, Channels, Said, messages_of
 from service.db import Database
+from service.ids import NO_CURSOR
 from service.jobs import found
 from service.standing import Standing
 from service.tables import Job
@@ -100,7 +101,7 @@ def cursor(text: str | None, name: str) -> int:
     """The number of a cursor as it was handed out; None: from the beginning. Raises InvalidRequest."""
     if text is None or (text.isascii() and text.isdigit() and len(text) < 19):
         return int(text or 0)
-    raise invalid([FieldError(pointer=name, message="Must be a cursor as it came from this service.")])
+    raise invalid([FieldError(pointer=name, message=NO_CURSOR)])
 
 
 def _look(database: Database, job_id: str, after: int, limit: int) -> tuple[Sequence[Row[Any]], bool]:

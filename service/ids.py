@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: none is mistaken for another
 _TIME, _ENTROPY = 11, 5
 _ID = f"[{_DIGITS}]{{{_TIME + _ENTROPY}}}"
+NO_CURSOR = "Must be a cursor as it came from this service."
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -23,7 +24,7 @@ def time_ordered_id(now: datetime, entropy: int) -> str:
 
 def _known(cursor: str) -> str:
     if not re.fullmatch(_ID, cursor):
-        raise PydanticCustomError("cursor", "Must be a cursor as it came from this service.")
+        raise PydanticCustomError("cursor", NO_CURSOR)
     return cursor
 
 

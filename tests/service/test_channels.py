@@ -89,6 +89,12 @@ def test_many_who_listen_hear_the_same_from_wherever_they_begin(
     played(script)
 
 
+def say_what_cannot_be_read(database: Database, job: str) -> None:
+    with database.writing() as session:
+        row = {"incarnation": 9, "generation": 9, "sequence": 9, "type": "of_a_later_version", "at": START}
+        session.add(EventRow(job_id=job, payload={"type": "of_a_later_version"}, **row))
+
+
 def test_events_that_cannot_be_read_end_the_streams_of_that_job_alone(world: World, database: Database) -> None:
     later, controller = world.run(), world.run()
 
@@ -100,9 +106,7 @@ def test_events_that_cannot_be_read_end_the_streams_of_that_job_alone(world: Wor
         both = [asyncio.create_task(listen(hub, each.job)) for each in (later, controller)]
         await asyncio.to_thread(controller.report, resized(64, (2, 3)))
         await asyncio.sleep(10 * POLL_S)
-        with database.writing() as session:
-            row = {"incarnation": 9, "generation": 9, "sequence": 9, "type": "of_a_later_version", "at": START}
-            session.add(EventRow(job_id=later.job, payload={"type": "of_a_later_version"}, **row))
+        say_what_cannot_be_read(database, later.job)
         await asyncio.to_thread(later.report, resized(64, (2, 3)))
         await both[0]
         await asyncio.to_thread(controller.report, finished("succeeded"))
@@ -113,9 +117,7 @@ def test_events_that_cannot_be_read_end_the_streams_of_that_job_alone(world: Wor
 
 def test_a_stream_that_begins_with_an_event_that_cannot_be_read_ends(world: World, database: Database) -> None:
     later = world.run()
-    with database.writing() as session:
-        row = {"incarnation": 9, "generation": 9, "sequence": 9, "type": "of_a_later_version", "at": START}
-        session.add(EventRow(job_id=later.job, payload={"type": "of_a_later_version"}, **row))
+    say_what_cannot_be_read(database, later.job)
 
     async def script() -> None:
         assert [part async for part in feed.stream(Channels(database, POLL_S), database, later.job, 0)] == []

@@ -81,6 +81,7 @@ class Ensemble:
         self.checkpoint = 0  # samples that a generation without any state begins with
         self.started: list[str] = []
         self.killed: list[str] = []
+        self.before_kill: Callable[[], None] = lambda: None
         self.plans: list[Plan] = []
         self.severed: list[int] = []
 
@@ -158,6 +159,7 @@ class Ensemble:
             member.become(Phase.LEFT)
 
     async def kill(self, worker: str) -> None:
+        self.before_kill()
         await asyncio.sleep(0)  # as it takes a moment in the real world
         if worker in self.actors:
             self.killed.append(worker)

@@ -430,19 +430,13 @@ def test_a_job_succeeds_with_its_export_and_only_then() -> None:
     assert stage.crew.actors == {}
 
 
-def test_those_who_are_done_live_until_it_is_durable_what_they_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_are_done_live_until_it_is_durable_what_they_told() -> None:
     """Another life of the controller would begin the end anew if nobody could tell it of the export."""
     durable: list[bool] = []
 
     async def script(stage: Stage) -> None:
         await stage.train(2)
-        kill = stage.crew.kill
-
-        async def record(worker: str) -> None:
-            durable.append(stage.conductor._chronicle._spool.notes["exported"])
-            await kill(worker)
-
-        monkeypatch.setattr(stage.crew, "kill", record)
+        stage.crew.before_kill = lambda: durable.append(stage.conductor._chronicle._spool.notes["exported"])
         stage.crew.finish()
         await stage.finished()
 

@@ -156,7 +156,7 @@ def test_with_nobody_elsewhere_all_leave_a_checkpoint_and_the_next_go_on_from_it
     assert not stage.told("rollback")
 
 
-def test_the_controller_does_not_go_while_the_job_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_controller_does_not_go_while_the_job_ends() -> None:
     """Another life would not know of it, and begin anew."""
     stranded: list[bool] = []
 
@@ -164,13 +164,7 @@ def test_the_controller_does_not_go_while_the_job_ends(monkeypatch: pytest.Monke
         await stage.train(2)
         stage.departures = [departure("elsewhere")]
         await stage.until(lambda: stage.conductor.is_stranded("elsewhere"))
-        kill = stage.crew.kill
-
-        async def record(worker: str) -> None:
-            stranded.append(stage.conductor.is_stranded("elsewhere"))
-            await kill(worker)
-
-        monkeypatch.setattr(stage.crew, "kill", record)
+        stage.crew.before_kill = lambda: stranded.append(stage.conductor.is_stranded("elsewhere"))
         stage.crew.finish()
         await stage.finished()
 

@@ -12,7 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from api_schemas.exchange import Launch
-from tests.workers.company import plane
+from tests.workers.company import HOST, plane
 from workers import member as module
 from workers.member import Member
 from workers.membership import Plan
@@ -49,9 +49,6 @@ def test_a_generation_that_was_severed_is_never_entered(member: Member) -> None:
     assert pending(member) == 0
     member.announce(plan(3))
     assert pending(member) == 3
-
-
-HOST = "127.0.0.1"
 
 
 def meeting(generation: int, store: Any, *members: str) -> Plan:
