@@ -127,6 +127,11 @@ class Chronicle:
             self._seen = fresh[-1][0]
             self.say("metrics", points=fresh)
 
+    def told(self) -> int:
+        """The number of the last event, with all that was trained on."""
+        self._commit()
+        return self._sequence
+
     def collect(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """What was said since the last call, and the notes beside it: for `Spool.append`."""
         self._commit()

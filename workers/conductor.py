@@ -124,9 +124,7 @@ class Conductor:
         elif self._succeeded(workers):
             await self._desk.finish("succeeded", "finished", "The budget is used up.")
         elif self._desk.pauses and not self._holders():
-            if self._chronicle.pending:  # what they told last comes first: meanwhile somebody may begin to train
-                self._roll.news.set()
-            else:
+            if not self._chronicle.pending:  # what they told last comes first: meanwhile somebody may begin to train
                 await self._desk.pause()
         elif self._losses.too_many and not any(status.samples >= 0 for status in workers.values()):
             message = f"Workers were lost again and again before a sample was trained on. {self._losses.reason}"

@@ -6,20 +6,24 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
 from workers.chronicle import Chronicle
-from workers.spool import Spool
+from workers.spool import Event, Spool
 from workers.status import Failure, Phase, Status
 from workers.storage import StorageError
 
 ROUND_S = 0.25
 """Between two rounds without news: how often progress is told."""
+TRIM_S = 1.0
+"""How long an answer waits, at most, for storage to drop what the service has."""
 REPORT_LIMIT = 500
 """Events of one report."""
+KEEP_S = 10.0
+"""How long a job that comes to its end waits, at most, for storage to take what was told, before its workers go."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class Desk:
         self._closed = False  # its workers are gone too
         self._cancelled = False
         self._told_at = now()  # when the allocation came
+        self._writing: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
         self._written = asyncio.Condition()
 
     async def exchange(self, command: Command) -> Report:
@@ -65,7 +71,9 @@ class Desk:
         self.departures = command.departures
         self._chronicle.catch_up(command.acked)
         self._news.set()
-        await asyncio.to_thread(self._trim, command.acked)
+        if self._trimming is None or self._trimming.done():
+            self._trimming = asyncio.create_task(self._trim(command.acked))
+        await asyncio.wait({self._trimming}, timeout=TRIM_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(command.wait_s), self._written:
                 await self._written.wait_for(lambda: self._closed or self._spool.after(command.acked, 1))
@@ -94,7 +102,8 @@ class Desk:
                     await self.finish("cancelled", "cancelled", "Cancelled on request.")
                 else:
                     await play()
-                await self._flush()
+                if self._chronicle.pending:
+                    self._write_on()
                 await self._rest()
         except Exception as error:
             logger.exception("the controller failed", extra={"action": "controller_failed", "job": self._launch.job})
@@ -104,7 +113,7 @@ class Desk:
             await self._flush()
 
     async def finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
-        """Say how the job ended, once nobody trains any more, and what they told last is durable."""
+        """Say how the job ended, once nobody trains any more, and what they told is durable, if storage answers."""
         self.ends = True
         try:
             await self._flush()
@@ -140,15 +149,38 @@ class Desk:
                 await self._news.wait()
 
     async def _flush(self) -> None:
-        """Make durable what was said, and hand it out. Storage that fails is tried again; the job goes on."""
-        if not self._chronicle.pending:
-            return
+        """Until what was said so far is durable, or storage has refused it, or has not answered for `KEEP_S`."""
+        said = self._chronicle.told()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_S):
+                while self._spool.last < said:
+                    await asyncio.wait({self._write_on()})
+
+    def _write_on(self) -> asyncio.Task[None]:
+        """Write beside the rounds what was said: storage that hangs holds up the history, and nothing else."""
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+            self._writing = None
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(*self._chronicle.collect()))
+        return self._writing
+
+    async def _write(self, events: Sequence[Event], notes: dict[str, Any]) -> None:
+        """Make them durable, and hand them out. Storage that fails is tried again; the job goes on."""
         try:
-            await asyncio.to_thread(self._spool.append, *self._chronicle.collect())
+            await asyncio.to_thread(self._spool.append, events, notes)
         except StorageError as error:
             logger.warning("events are not durable: %s", error, extra={"action": "spool_failed"})
         async with self._written:
             self._written.notify_all()
+        self._news.set()
+
+    async def _trim(self, acked: int) -> None:
+        """Forget what the service has."""
+        try:
+            await asyncio.to_thread(self._spool.trim, acked)
+        except StorageError as error:
+            logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
 
     def _report(self, acked: int) -> Report:
         events = self._spool.after(acked, REPORT_LIMIT)
@@ -166,12 +198,6 @@ class Desk:
                 "events": events,
             }
         )
-
-    def _trim(self, acked: int) -> None:
-        try:
-            self._spool.trim(acked)
-        except StorageError as error:
-            logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
 
 
 def allocation_of(note: dict[str, Any] | None) -> Allocation | None:

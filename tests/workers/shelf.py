@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+
 from workers.storage import NotStored, Storage, StorageError
 
 
 class Shelf(Storage):
-    """`refused` holds the actions that fail: write, read, list, delete."""
+    """`refused` holds the actions that fail: write, read, list, delete. `open` is cleared while all of them hang."""
 
     def __init__(self) -> None:
         super().__init__("memory://shelf")
         self.objects: dict[str, bytes] = {}
         self.refused: set[str] = set()  # actions
+        self.open = threading.Event()
+        self.open.set()
 
     def write(self, key: str, data: bytes) -> None:
         self._check("write", key)
@@ -32,5 +36,6 @@ class Shelf(Storage):
         self.objects.pop(prefix, None)
 
     def _check(self, action: str, key: str) -> None:
+        assert self.open.wait(60), f"nobody opened the shelf for {action} {key}"
         if action in self.refused:
             raise StorageError(action, key, "No space left on device")

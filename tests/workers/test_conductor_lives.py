@@ -86,17 +86,6 @@ def test_a_report_has_its_limit_and_done_waits_for_the_last_word(monkeypatch: py
     assert play(script).events[-1]["type"] == "finished"
 
 
-def test_storage_that_fails_does_not_silence_the_job() -> None:
-    async def script(stage: Stage) -> None:
-        await stage.train(2)
-        stage.shelf.refused = {"write", "delete"}
-        await stage.train(3)
-        stage.crew.finish()
-        await stage.finished()
-
-    assert play(script).events[-1]["outcome"] == "succeeded"
-
-
 def test_a_job_that_is_cancelled_before_it_began_is_cancelled() -> None:
     async def script(stage: Stage) -> None:
         stage.intent = "cancel"
