@@ -66,7 +66,7 @@ def test_the_workers_of_a_job_that_ends_are_not_kept_for_storage_that_hangs() ->
         stage.shelf.open.clear()
         stage.intent = "cancel"
         await stage.until(lambda: not stage.crew.trains)
-        assert stage.report and not stage.report.done, "it has not said yet how it ended"
+        assert not (await stage.exchange()).done, "it has not said yet how it ended"
         stage.shelf.open.set()
         await stage.finished()
 
