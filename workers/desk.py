@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
-from workers.chronicle import Chronicle
+from workers.chronicle import KEEP_S, Chronicle
 from workers.spool import Event, Spool
 from workers.status import Failure, Phase, Status
 from workers.storage import StorageError
@@ -22,8 +22,6 @@ TRIM_S = 1.0
 """How long an answer waits, at most, for storage to drop what the service has."""
 REPORT_LIMIT = 500
 """Events of one report."""
-KEEP_S = 10.0
-"""How long a job that comes to its end waits, at most, for storage to take what was told, before its workers go."""
 
 logger = logging.getLogger(__name__)
 

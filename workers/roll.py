@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from workers import stalls
+from workers.chronicle import KEEP_S
 from workers.membership import Plan
 from workers.status import Phase, Status
 
@@ -19,8 +20,6 @@ WARMING_SILENCE = 6.0
 """Stall times that one which warms up may be silent, and others one: imports may keep Python's lock for long."""
 LATE_S = 1.0
 """A look that is given up so much later than it should be says nothing about the worker."""
-KEEP_S = 10.0
-"""How long one that has left lives on, at most, until what it told is durable."""
 DURABLE_S = 0.02
 """How often that is looked at."""
 TELL_S = 1.0
