@@ -70,6 +70,8 @@ def _news(observer: Observer, *, progress: bool) -> Iterator[News]:
     for event in observer.look():
         if sentence := describe(event):
             yield f"{event.at:%H:%M:%S}", name, sentence
+    if sentence := observer.shortage():
+        yield f"{observer.view.updated_at:%H:%M:%S}", name, sentence
     if progress and int(share(observer.view.progress) * TENTHS) > int(before * TENTHS):
         yield f"{observer.view.updated_at:%H:%M:%S}", name, state(observer.view, observer.loss)
 

@@ -23,7 +23,7 @@ PLAIN_WIDTH = 500
 """Columns where the output is no terminal: wide enough that nothing is cut."""
 
 EXPLAINED = (Phase.QUEUED, Phase.RECOVERING, Phase.PAUSING, Phase.PAUSED, Phase.FAILED)
-"""Phases of which a list says why."""
+"""Phases of which a list says why; of one that runs, where it has fewer workers than it may have."""
 
 LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 """Of a JSON schema, in words."""
@@ -60,7 +60,7 @@ def job_list(rows: Sequence[JobRow], now: datetime) -> RenderableType:
     """Jobs, one a line; why, for those that do not train as they should."""
     table = _table("id", "name", "phase", "workers", "done", "age", "why")
     for row in rows:
-        why = row.status.message if row.status.phase in EXPLAINED else ""
+        why = row.status.message if row.status.phase in EXPLAINED or row.status.falls_short else ""
         done = f"{share(row.progress):.0%}"
         state = [row.status.phase, str(row.workers), done, age(row.created_at, now)]
         table.add_row(row.id, row.name, *state, why)

@@ -16,6 +16,7 @@ class Observer:
         self._client = client
         self._cursor: str | None = None
         self._measured_at = 0  # samples seen at the last point of the loss
+        self._explained = ""  # why it is smaller than it may be, as `shortage` said last
 
     def look(self) -> list[Event]:
         """What happened since the last look; at the first look, everything so far.
@@ -33,6 +34,12 @@ class Observer:
         if self.view.progress.samples:
             self._measure()
         return heard
+
+    def shortage(self) -> str | None:
+        """Why it has fewer workers than it may have, where that is new since it was last asked for."""
+        status, before = self.view.status, self._explained
+        self._explained = status.message if status.falls_short else ""
+        return self._explained if self._explained not in ("", before) else None
 
     def _measure(self) -> None:
         curve = self._client.metrics(self.view.id, ["loss"], start=self._measured_at).series.get("loss", [])

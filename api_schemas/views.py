@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from api_schemas.jobs import JobSpec, ResizeRequest
 
+SHORT_OF_SLOTS = "short_of_slots"
+"""Code of a job that runs on fewer workers than it may have, for want of room."""
 Values = dict[str, Any]
 """Hyperparameters by name: what `scaling.derive` returns, and ema_momentum, bn_momentum, clip_norm where used."""
 
@@ -40,7 +42,7 @@ class JobStatus(BaseModel):
 
     phase: Phase
     since: datetime
-    code: str = Field(description="Why, for programs: `waiting_for_slots`, `recipe_raised`, ...")
+    code: str = Field(description="Why, for programs: `waiting_for_slots`, `short_of_slots`, `recipe_raised`, ...")
     message: str = Field(description="Why, as a sentence that a person can act on.")
     traceback: str | None = Field(None, description="Of a failure.")
     log_tail: list[str] = Field([], description="The last log lines before a failure.")
@@ -49,6 +51,11 @@ class JobStatus(BaseModel):
     def is_terminal(self) -> bool:
         """The job has ended."""
         return self.phase.is_terminal
+
+    @property
+    def falls_short(self) -> bool:
+        """It runs on fewer workers than it may have, for want of room."""
+        return self.code == SHORT_OF_SLOTS
 
 
 class Progress(BaseModel):

@@ -16,6 +16,7 @@ from datetime import datetime
 from itertools import groupby
 
 _UNITS = 10_000  # per CPU, as Ray counts them: integers add up, tenths do not
+NAMED = 3  # other jobs that a sentence names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Grant:
 
     workers: int
     reason: str  # a sentence that a person can act on
+    bound: str = ""  # why not more, to end a sentence with; empty where it may have no more, and where it has none
     fits: bool = True  # False: the cluster is too small for it, whatever the other jobs do
 
 
@@ -177,22 +179,34 @@ def counted(number: int, noun: str) -> str:
 def _explain(job: Demand, order: Sequence[Demand], table: _Table, waiting: Demand | None) -> Grant:
     given = table.given.get(job.job, 0)
     if given:
-        return Grant(workers=given, reason=_size_reason(job, given, order, table.given))
+        bound = _bound(job, given, order, table)
+        return Grant(
+            workers=given, reason=f"{counted(given, 'worker')}: {bound or 'as many as it may have'}.", bound=bound
+        )
     need = f"Needs {counted(job.minimum, 'worker')} of {_resources(job)}"
     if table.slots(job) < job.minimum:
         return Grant(workers=0, reason=f"{need}; the cluster has {counted(table.slots(job), 'slot')}.", fits=False)
     if waiting is not None and waiting is not job:
         return Grant(workers=0, reason=f"{need}; waits behind {waiting.name}, which is first in the queue.")
     holders = [other.name for other in order if table.given.get(other.job, 0)]
-    return Grant(workers=0, reason=f"{need}; waits for slots that {', '.join(holders) or 'others'} cannot do without.")
+    return Grant(workers=0, reason=f"{need}; waits for slots that {_listed(holders) or 'others'} cannot do without.")
 
 
-def _size_reason(job: Demand, given: int, order: Sequence[Demand], grants: Mapping[str, int]) -> str:
-    size = counted(given, "worker")
+def _bound(job: Demand, given: int, order: Sequence[Demand], table: _Table) -> str:
     if given == job.maximum:
-        return f"{size}: as many as it may have."
-    others = [other.name for other in order if other is not job and grants.get(other.job, 0)]
-    return f"{size}: the cluster is shared with {', '.join(others)}." if others else f"{size}: all that fit."
+        return ""
+    if given >= table.slots(job):
+        return "the cluster has room for no more"
+    others = [other.name for other in order if other is not job and table.given.get(other.job, 0)]
+    return f"the cluster is shared with {_listed(others)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b, c and 4 others`."""
+    named = list(names[:NAMED])
+    if len(names) > NAMED:
+        named.append(counted(len(names) - NAMED, "other"))
+    return " and ".join(filter(None, [", ".join(named[:-1]), *named[-1:]]))
 
 
 def _resources(job: Demand) -> str:

@@ -84,6 +84,19 @@ def decide(situation: Situation, before: Decision | None, policy: str) -> Decisi
     return Decision(situation=situation, demands=demands, grants=grants, allocations=allocations)
 
 
+def shortage(job: Standing, grant: Grant) -> str | None:
+    """Why a job that runs has fewer workers than it may have now, as a sentence.
+
+    None: it has them, or some are on their way; the cluster is the reason only for whoever has all that it was granted.
+    """
+    if job.workers >= job.limit:
+        return None
+    size = f"Trains on {job.workers} of the {job.limit} workers {'it may have' if job.target is None else 'asked for'}"
+    if not grant.workers:
+        return f"{size}. {grant.reason}"
+    return f"{size}: {grant.bound}." if job.workers == grant.workers else None
+
+
 def _demand(job: Standing, before: Decision | None) -> Demand:
     """A resize that waits for its sample has its room kept from now on."""
     given = before.grants.get(job.id) if before else None

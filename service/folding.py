@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from api_schemas import events
 from service.lifecycle import Happening
 
+TRAINING = "training"
+"""Code of a job that trains."""
 ENDS = {
     "succeeded": Happening.SUCCEEDED,
     "failed": Happening.FAILED,
@@ -80,8 +82,8 @@ def _started(event: events.Started) -> Folded:
             **_new_leg(event.samples, event),
         },
         happening=Happening.STARTED,
-        code="training",
-        message=_training_on(event.workers),
+        code=TRAINING,
+        message=training_on(event.workers),
     )
 
 
@@ -96,8 +98,8 @@ def _resized(event: events.Resized) -> Folded:
             **_new_leg(event.samples, event),
         },
         happening=Happening.RESIZED,
-        code="training",
-        message=_training_on(event.workers[1]),
+        code=TRAINING,
+        message=training_on(event.workers[1]),
     )
 
 
@@ -136,5 +138,6 @@ def _new_leg(samples: int, event: events.WorkerEvent) -> dict[str, Any]:
     return {"leg_samples": samples, "leg_at": event.at, "progressed_at": event.at}
 
 
-def _training_on(workers: int) -> str:
+def training_on(workers: int) -> str:
+    """What is said of a job that trains."""
     return f"Training on {workers} worker{'' if workers == 1 else 's'}."

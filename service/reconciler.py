@@ -14,11 +14,12 @@ from typing import Literal
 
 from api_schemas.errors import Unavailable
 from api_schemas.exchange import Allocation, Command, Launch
-from api_schemas.views import Phase, QueuedJob
+from api_schemas.views import SHORT_OF_SLOTS, Phase, QueuedJob
 from service.allocator import Room
 from service.cluster import Cluster, ClusterError, ClusterUnreachable
 from service.conversation import Conversation, Ending, Order, Pace
-from service.decisions import Decision, Situation, decide
+from service.decisions import Decision, Situation, decide, shortage
+from service.folding import TRAINING, training_on
 from service.lifecycle import Happening
 from service.roster import WAITING, Roster, is_due, standing
 from service.tables import Job
@@ -106,7 +107,7 @@ class Reconciler:
                 await self._admit(job, decision)
         elif talk:
             self._tell(talk, job, self._order(job, decision))
-            await self._explain_shortage(job, decision)
+            await self._explain(job, decision)
         else:
             await self._take_up(job, decision)
 
@@ -170,10 +171,19 @@ class Reconciler:
             what = {"action": "order_changed", "job": job.id, "workers": order.allocation.workers}
             logger.info("%s: %s", job.id, order.allocation.reason, extra={**what, "intent": order.intent})
 
-    async def _explain_shortage(self, job: Job, decision: Decision) -> None:
+    async def _explain(self, job: Job, decision: Decision) -> None:
+        """Say what the job lacks room for, and no more once it has it; all else its controller says."""
         grant = decision.grants.get(job.id)
-        if job.phase in (Phase.STARTING, Phase.RECOVERING) and grant and not grant.workers:
+        if grant is None:
+            return
+        if job.phase in (Phase.STARTING, Phase.RECOVERING) and not grant.workers:
             await asyncio.to_thread(self._roster.explain, job, WAITING, grant.reason)
+        elif job.phase is Phase.RUNNING:
+            why = shortage(decision.situation.jobs[job.id], grant)
+            if why is not None:
+                await asyncio.to_thread(self._roster.explain, job, SHORT_OF_SLOTS, why)
+            elif job.code == SHORT_OF_SLOTS:
+                await asyncio.to_thread(self._roster.explain, job, TRAINING, training_on(job.workers))
 
     async def _after_loss(self, job: Job, trouble: str) -> None:
         """Its controller is gone for good: start another, unless that has become pointless."""

@@ -90,7 +90,7 @@ class Roster:
             return
         with self._database.writing() as session:
             job = _same(session, seen)
-            if job is not None:
+            if job is not None and _told(job) == _told(seen):
                 job.code, job.message = code, message
 
     def promote(self, seen: Job) -> None:
@@ -153,6 +153,11 @@ def _promote(job: Job) -> None:
         resize = PendingResize.model_validate(job.pending_resizes[0])
         job.target_workers, job.target_requested_at = resize.workers, resize.requested_at
         job.pending_resizes = job.pending_resizes[1:]
+
+
+def _told(job: Job) -> tuple[object, ...]:
+    """What is said of the job, and the sizes that it may be said of."""
+    return job.code, job.message, job.workers, job.target_workers
 
 
 def _same(session: Session, seen: Job) -> Job | None:

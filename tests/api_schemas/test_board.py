@@ -54,6 +54,25 @@ def test_plain_output_tells_events_and_every_tenth(service: Answers) -> None:
     ]
 
 
+def short_of(reason: str) -> JobView:
+    status = job_view().status.model_copy(update={"code": "short_of_slots", "message": reason})
+    return job_view(status=status)
+
+
+def test_why_a_job_is_smaller_than_asked_for_is_told_when_it_changes() -> None:
+    service, console = Answers(), Console(file=StringIO(), width=160)
+    service.add("GET", JOB, *[short_of("Shared with b.")] * 2, short_of("Shared with c."), job_view())
+    service.add("GET", JOB, *[short_of("Shared with c.")] * 2, job_view(phase=Phase.SUCCEEDED))
+    service.add("GET", EVENTS, history())
+    service.add("GET", METRICS, losses())
+    with Board(service.client(), console) as board:
+        board.add(short_of("Shared with b."))
+        board.watch(sleep=lambda _: None)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    assert lines == [f"03:04:05  digits  Shared with {other}." for other in "bcc"]
+
+
 def test_nothing_is_asked_for_twice(service: Answers) -> None:
     with Board(service.client(), Console(file=StringIO())) as board:
         board.add(job_view(progress=Progress()))

@@ -136,6 +136,9 @@ def test_the_list_says_why_only_of_those_that_need_it() -> None:
     assert "3h" in lines[2]
     assert lines[-1].split() == ["1k112yg6hd4hhy1y", "digits", "running", "2", "25%", "3h"]
     assert message in in_file(display.job_list([queued], NOW))[2]
+    short = "Trains on 2 of the 5 workers asked for: the cluster is shared with b."
+    running.status = running.status.model_copy(update={"code": "short_of_slots", "message": short})
+    assert in_file(display.job_list([running], NOW))[2].endswith(short)
 
 
 def test_a_job_is_shown_whole() -> None:

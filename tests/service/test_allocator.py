@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.allocator import POLICIES, Demand, Grant, Room, allocate
+from service.allocator import POLICIES, Demand, Grant, Room, allocate, slots
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SHAPES = [(0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0)]  # each divides the next: packing is exact
@@ -107,6 +107,30 @@ def test_every_job_gets_nothing_or_a_size_within_its_bounds(jobs: list[Demand], 
     for job in jobs:
         assert grants[job.job].workers in {0, *range(job.minimum, job.maximum + 1)}
         assert grants[job.job].reason
+
+
+@given(some_jobs(ODD_SHAPES), NODES, POLICY)
+def test_every_size_says_what_bounds_it(jobs: list[Demand], nodes: list[Room], policy: str) -> None:
+    grants = allocate(jobs, nodes, policy)
+    for job in jobs:
+        grant = grants[job.job]
+        others = {other.name for other in jobs if other is not job and grants[other.job].workers}
+        if grant.workers in (0, job.maximum):
+            assert grant.bound == ""
+        elif grant.workers == slots(job, nodes):
+            assert grant.bound == "the cluster has room for no more"
+        else:
+            head, _, named = grant.bound.partition(" with ")
+            assert head == "the cluster is shared"
+            assert others.intersection(named.replace(" and ", ", ").split(", "))
+
+
+def test_a_sentence_names_three_jobs_at_most() -> None:
+    jobs = [demand(f"job{number}") for number in range(6)]
+    assert allocate(jobs[:3], rooms(9), "priority")["job0"].bound == "the cluster is shared with job1 and job2"
+    assert allocate(jobs, rooms(9), "priority")["job0"].bound == (
+        "the cluster is shared with job1, job2, job3 and 2 others"
+    )
 
 
 @given(some_jobs(), NODES, POLICY, st.randoms())

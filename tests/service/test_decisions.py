@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from service.allocator import Room
-from service.decisions import Decision, Situation, Standing, decide
+from service.decisions import Decision, Situation, Standing, decide, shortage
 from service.tables import PendingResize
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -138,3 +141,47 @@ def test_a_running_job_without_room_keeps_asking_for_its_minimum() -> None:
 def test_after_a_restart_running_jobs_keep_their_sizes() -> None:
     decision = decided(situation(0, standing("a", workers=2), standing("b", workers=3, arrived=at(1)), cpus=(5,)))
     assert [decision.allocations[job].workers for job in "ab"] == [2, 3]
+
+
+def short(decision: Decision, job: str = "a") -> str | None:
+    return shortage(decision.situation.jobs[job], decision.grants[job])
+
+
+def test_a_job_that_runs_short_says_of_what_and_why() -> None:
+    other = standing("b", workers=2)
+    asked = standing("a", target=5, target_at=at(0), workers=2)
+    assert short(decided(situation(0, asked, other))) == (
+        "Trains on 2 of the 5 workers asked for: the cluster is shared with the b."
+    )
+    assert short(decided(situation(0, standing("a", workers=4)))) == (
+        "Trains on 4 of the 8 workers it may have: the cluster has room for no more."
+    )
+    assert short(decided(situation(0, standing("a", minimum=3, workers=2), cpus=(2,)))) == (
+        "Trains on 2 of the 8 workers it may have. Needs 3 workers of 1 CPU; the cluster has 2 slots."
+    )
+
+
+def test_a_job_that_has_what_it_may_or_waits_for_workers_that_were_granted_is_not_short() -> None:
+    assert short(decided(situation(0, standing("a", target=2, target_at=at(0), workers=2)))) is None
+    assert short(decided(situation(0, standing("a", workers=2)))) is None, "two more are on their way"
+
+
+def test_room_that_is_kept_for_later_makes_nobody_short() -> None:
+    pending = PendingResize(workers=6, at_samples=500, requested_at=at(1))
+    waits = standing("a", target=2, target_at=at(0), pending=pending, workers=2)
+    assert short(decided(situation(0, waits))) is None
+
+
+@given(st.integers(1, 3), st.integers(0, 9), st.none() | st.integers(1, 9), st.integers(0, 9), st.integers(0, 3))
+def test_short_is_who_has_all_that_was_granted_and_may_have_more(
+    minimum: int, workers: int, target: int | None, cpus: int, others: int
+) -> None:
+    job = standing("a", minimum=minimum, workers=workers, target=target, target_at=None if target is None else at(0))
+    rest = [standing(f"b{number}", workers=1) for number in range(others)]
+    decision = decided(situation(0, job, *rest, cpus=(cpus,)))
+    granted = decision.grants["a"].workers
+    sentence = short(decision)
+    assert (sentence is not None) == (workers < job.limit and granted in (0, workers))
+    assert sentence is None or sentence.startswith(f"Trains on {workers} of the {job.limit} workers ")
+    settled = decide(decision.situation, decision, "priority")
+    assert shortage(job, settled.grants["a"]) == sentence

@@ -117,6 +117,60 @@ def test_a_job_gives_way_to_one_of_higher_priority_and_grows_back(scene: Scene) 
     assert len(scene.cluster.launches) == 2
 
 
+def test_a_size_without_room_for_it_is_explained_until_there_is(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a", elasticity={"workers": [1, 8]})
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            since = scene.job("a").since
+            scene.clock.move(60)
+            jobs.resize(scene.database, "a", ResizeRequest(workers=5))
+            await scene.until(lambda: "asked for" in scene.job("a").message)
+            job = scene.job("a")
+            assert (job.phase, job.since, job.code) == (Phase.RUNNING, since, "short_of_slots")
+            assert job.message == "Trains on 4 of the 5 workers asked for: the cluster has room for no more."
+            scene.submit("b", elasticity={"workers": [2, 2]})
+            await scene.until(lambda: "2 of the 5" in scene.job("a").message)
+            assert scene.job("a").message == "Trains on 2 of the 5 workers asked for: the cluster is shared with the b."
+            scene.cluster.add_node(3)
+            await scene.until_workers("a", 5)
+            assert (scene.job("a").code, scene.job("a").message) == ("training", "Training on 5 workers.")
+
+    play(script())
+    told = {row.payload["code"] for row in scene.events("a", "phase")}
+    assert "short_of_slots" not in told
+
+
+def test_a_job_that_runs_short_is_told_so_once(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a", elasticity={"workers": [1, 8]})
+        async with scene.reconciling():
+            await scene.until(lambda: scene.job("a").code == "short_of_slots")
+            revision = scene.job("a").revision
+            seen = len(scene.controller("a").commands)
+            await scene.until(lambda: len(scene.controller("a").commands) > seen + 5)
+            assert scene.job("a").revision == revision
+            jobs.resize(scene.database, "a", ResizeRequest(workers=4))
+            await scene.until(lambda: scene.job("a").code == "training")
+            assert scene.job("a").message == "Training on 4 workers."
+
+    play(script())
+
+
+def test_a_sentence_about_a_size_that_is_gone_is_not_said(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            seen = scene.job("a")
+            jobs.resize(scene.database, "a", ResizeRequest(workers=2))
+            await scene.until_workers("a", 2)
+            scene.roster.explain(seen, "short_of_slots", "Trains on 4 of the 5 workers asked for.")
+            assert scene.job("a").message == "Training on 2 workers."
+
+    play(script())
+
+
 def test_a_changed_order_does_not_wait_for_an_exchange_in_flight(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")
