@@ -154,7 +154,7 @@ class ResizePreview(BaseModel):
     before: Values
     after: Values
     state_factors: dict[str, float]
-    warnings: list[str]
+    warnings: list[str] = Field(description="Codes of the scaling rules; sentences on what else is to be known.")
 
 
 class LedgerEpoch(BaseModel):

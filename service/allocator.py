@@ -146,7 +146,7 @@ class _Table:
 
     def slots(self, job: Demand) -> int:
         """How many of this job's workers the empty cluster holds."""
-        return slots(job, self._nodes)
+        return slots(job.cpu, job.gpu, self._nodes)
 
     def _packs(self, counts: Mapping[_Shape, int]) -> bool:
         """Largest workers first, each on the first node with room."""
@@ -166,9 +166,9 @@ def _place(shape: _Shape, count: int, free: list[_Shape]) -> int:
     return count
 
 
-def slots(job: Demand, nodes: Iterable[Room]) -> int:
-    """How many of this job's workers the empty cluster holds."""
-    return sum(_times(_shape(node.gpu, node.cpu), _shape(job.gpu, job.cpu)) for node in nodes)
+def slots(cpu: float, gpu: float, nodes: Iterable[Room]) -> int:
+    """How many workers that take so much the empty cluster holds."""
+    return sum(_times(_shape(node.gpu, node.cpu), _shape(gpu, cpu)) for node in nodes)
 
 
 def counted(number: int, noun: str) -> str:

@@ -6,11 +6,12 @@ controller gets: not before which sample, and with the cause that the job's hist
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from api_schemas.exchange import Allocation
+from api_schemas.views import Node
 from service.allocator import Demand, Grant, Room, allocate, counted, slots
 from service.tables import PendingResize
 
@@ -64,6 +65,11 @@ class Decision:
         """Jobs that are not started for want of room, the first in the queue first."""
         held = [job for job in self.situation.jobs.values() if not job.started and not self.grants[job.id].workers]
         return sorted(held, key=lambda job: (-job.priority, job.arrived, job.id))
+
+
+def rooms(nodes: Iterable[Node]) -> tuple[Room, ...]:
+    """What the nodes offer; those that are to leave, nothing."""
+    return tuple(Room(node=node.id, cpu=node.cpu, gpu=node.gpu) for node in nodes if not node.draining)
 
 
 def decide(situation: Situation, before: Decision | None, policy: str) -> Decision:
@@ -146,7 +152,7 @@ def _why(job: Standing, grants: Mapping[str, Grant], now: Situation, before: Dec
     if _limits(job) != _limits(old):
         return "patch", f"{_span(job)} at priority {job.priority}, as it was changed to.", job.changed
     if now.rooms != before.situation.rooms:
-        have, had = (slots(_demand(job, None), rooms) for rooms in (now.rooms, before.situation.rooms))
+        have, had = (slots(job.cpu, job.gpu, each.rooms) for each in (now, before.situation))
         return "capacity", f"The cluster went from {had} to {counted(have, 'slot')}.", now.at
     return _others(job, grants, now, before)
 

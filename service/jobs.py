@@ -1,4 +1,7 @@
-"""What can be done with jobs. Each function is one transaction; the reconciler acts on what it left behind."""
+"""What can be done with jobs, their sizes apart (`resizes`). Each function is one transaction.
+
+The reconciler acts on what it left behind.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,21 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
-from api_schemas.jobs import JobPatch, JobSpec, Label, ResizeRequest
+from api_schemas.jobs import JobPatch, JobSpec, Label
 from api_schemas.previews import JobPreview
-from api_schemas.views import JobRow, JobView, Phase, ResizePreview
+from api_schemas.views import JobRow, JobView, Phase
 from service import events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
 from service.ids import PageCursor
 from service.lifecycle import ACTIVE, Happening
-from service.previews import job_preview, resize_preview
+from service.previews import job_preview
 from service.snapshots import Snapshots
 from service.storage import Folder
-from service.tables import Job, PendingResize
+from service.tables import Job
 from service.validation import check, invalid
 from service.views import etag_of, job_row, job_view
 
-MAX_PENDING = 100
 CANCELLED_AT_ONCE = {
     Phase.QUEUED: "Cancelled on request, before it had workers.",
     Phase.PAUSED: "Cancelled on request, while it was paused.",
@@ -187,36 +189,15 @@ def has_ended(database: Database, job_id: str) -> bool:
 def patch(database: Database, job_id: str, change: JobPatch) -> JobView:
     """Change what may change while a job lives. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
     with database.writing() as session:
-        job = _locked(session, job_id)
-        changed = change.model_dump(mode="json", exclude_none=True)
-        if job.phase.is_terminal and changed.keys() - {"labels"}:
-            raise _impossible(job, "Only its labels may change")
-        elasticity = job.spec["elasticity"] | changed.get("elasticity", {})
-        spec = check(JobSpec, job.spec | changed | {"elasticity": elasticity})
+        job = locked(session, job_id)
+        asked = change.model_dump(mode="json", exclude_none=True)
+        if job.phase.is_terminal and asked.keys() - {"labels"}:
+            raise impossible(job, "Only its labels may change")
+        elasticity = job.spec["elasticity"] | asked.get("elasticity", {})
+        spec = check(JobSpec, job.spec | asked | {"elasticity": elasticity})
         job_preview(spec)
         _respecify(job, spec)
-        return _changed(session, job)
-
-
-def resize(database: Database, job_id: str, request: ResizeRequest) -> JobView:
-    """Ask for another number of workers, now or later. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
-    now = database.now()
-    with database.writing() as session:
-        job = _locked(session, job_id)
-        _check_resize(job, request)
-        if request.at_samples is None or request.at_samples <= job.samples:
-            job.target_workers, job.target_requested_at = request.workers, now
-        else:
-            _enqueue(job, PendingResize(workers=request.workers, at_samples=request.at_samples, requested_at=now))
-        events.resize_requested(session, job, request.workers, request.at_samples, now)
-        return _changed(session, job)
-
-
-def preview_resize(database: Database, job_id: str, request: ResizeRequest) -> ResizePreview:
-    """What `resize` would change. Raises as it does."""
-    with database.reading() as session:
-        job = found(session.get(Job, job_id), job_id)
-    return _check_resize(job, request)
+        return changed(session, job)
 
 
 def pause(database: Database, job_id: str) -> JobView:
@@ -226,45 +207,45 @@ def pause(database: Database, job_id: str) -> JobView:
     """
     now = database.now()
     with database.writing() as session:
-        job = _locked(session, job_id)
+        job = locked(session, job_id)
         if job.phase in (Phase.PAUSING, Phase.PAUSED):
             return job_view(job)
         if job.phase.is_terminal or job.phase is Phase.CANCELLING:
-            raise _impossible(job, "It cannot be paused any more")
+            raise impossible(job, "It cannot be paused any more")
         message = "Its workers leave a checkpoint, and stop."
         if job.phase is Phase.QUEUED:
             message = "Paused on request, while it had no workers."
         events.move(session, job, Happening.PAUSE_REQUESTED, "pause_requested", message, now)
-        return _changed(session, job)
+        return changed(session, job)
 
 
 def resume(database: Database, job_id: str) -> JobView:
     """Let a paused job go on, once there are workers for it. Again is no error. Raises NotFound, Conflict."""
     now = database.now()
     with database.writing() as session:
-        job = _locked(session, job_id)
+        job = locked(session, job_id)
         if job.phase is Phase.QUEUED or job.phase in ACTIVE:
             return job_view(job)
         if job.phase is not Phase.PAUSED:
             sentence = "It can be resumed once it is paused"
-            raise _impossible(job, sentence if job.phase is Phase.PAUSING else "It cannot be resumed any more")
+            raise impossible(job, sentence if job.phase is Phase.PAUSING else "It cannot be resumed any more")
         events.move(session, job, Happening.RESUME_REQUESTED, "resumed", "Waiting for workers.", now)
-        return _changed(session, job)
+        return changed(session, job)
 
 
 def cancel(database: Database, job_id: str) -> JobView:
     """Stop a job, at once where no worker has started. Again is no error. Raises NotFound, Conflict."""
     now = database.now()
     with database.writing() as session:
-        job = _locked(session, job_id)
+        job = locked(session, job_id)
         if job.phase in (Phase.CANCELLING, Phase.CANCELLED):
             return job_view(job)
         if job.phase.is_terminal:
-            raise _impossible(job, "It cannot be cancelled any more")
+            raise impossible(job, "It cannot be cancelled any more")
         job.cancel_requested = True
         message = CANCELLED_AT_ONCE.get(job.phase, "Its workers stop.")
         events.move(session, job, Happening.CANCEL_REQUESTED, "cancel_requested", message, now)
-        return _changed(session, job)
+        return changed(session, job)
 
 
 def delete(database: Database, job_id: str, folder: Callable[[str], Folder]) -> None:
@@ -275,10 +256,10 @@ def delete(database: Database, job_id: str, folder: Callable[[str], Folder]) -> 
     with database.reading() as session:
         job = found(session.get(Job, job_id), job_id)
     if not job.phase.is_terminal:
-        raise _impossible(job, "Cancel it before you delete it")
+        raise impossible(job, "Cancel it before you delete it")
     folder(job.storage).delete()
     with database.writing() as session:
-        session.delete(_locked(session, job_id))
+        session.delete(locked(session, job_id))
 
 
 def found(value: Value | None, job_id: str) -> Value:
@@ -286,6 +267,22 @@ def found(value: Value | None, job_id: str) -> Value:
     if value is None:
         raise NotFound(f"There is no job {job_id!r}.")
     return value
+
+
+def locked(session: Session, job_id: str) -> Job:
+    """The job, locked until the end of the transaction. Raises NotFound."""
+    return found(lock(session, Job, job_id), job_id)
+
+
+def changed(session: Session, job: Job) -> JobView:
+    """The view after the change: the flush makes the new revision."""
+    session.flush()
+    return job_view(job)
+
+
+def impossible(job: Job, sentence: str) -> EmascaleError:
+    """What to raise where the job's phase does not allow what was asked."""
+    return Conflict(f"{sentence}: the job is {job.phase}.")
 
 
 def _as_stored(spec: JobSpec) -> dict[str, Any]:
@@ -341,20 +338,6 @@ def _label(text: str) -> tuple[str, str]:
         raise invalid([FieldError(pointer="?label", message=message)]) from error
 
 
-def _locked(session: Session, job_id: str) -> Job:
-    return found(lock(session, Job, job_id), job_id)
-
-
-def _changed(session: Session, job: Job) -> JobView:
-    """The view after the change: the flush makes the new revision."""
-    session.flush()
-    return job_view(job)
-
-
-def _impossible(job: Job, sentence: str) -> EmascaleError:
-    return Conflict(f"{sentence}: the job is {job.phase}.")
-
-
 def _respecify(job: Job, spec: JobSpec) -> None:
     """The job with another spec; sizes that were asked for stay within it."""
     job.spec = spec.model_dump(mode="json")
@@ -363,25 +346,3 @@ def _respecify(job: Job, spec: JobSpec) -> None:
     if job.target_workers is not None:
         job.target_workers = min(max(job.target_workers, low), high)
     job.pending_resizes = [p | {"workers": min(max(p["workers"], low), high)} for p in job.pending_resizes]
-
-
-def _check_resize(job: Job, request: ResizeRequest) -> ResizePreview:
-    """What the resize would do. Raises where it may not be."""
-    if job.phase.is_terminal or job.phase is Phase.CANCELLING:
-        raise _impossible(job, "It cannot be resized any more")
-    spec = JobSpec.model_validate(job.spec)
-    low, high = spec.elasticity.workers
-    if not low <= request.workers <= high:
-        message = f"Must be from {low} to {high}, as elasticity.workers says; PATCH the job to move these limits."
-        raise invalid([FieldError(pointer="/workers", message=message)])
-    if job.total_samples is not None and (request.at_samples or 0) >= job.total_samples:
-        message = f"Must be below {job.total_samples}, where the job ends."
-        raise invalid([FieldError(pointer="/at_samples", message=message)])
-    return resize_preview(job, spec, request.workers, request.at_samples)
-
-
-def _enqueue(job: Job, resize: PendingResize) -> None:
-    if len(job.pending_resizes) >= MAX_PENDING:
-        raise Conflict(f"At most {MAX_PENDING} resizes may wait.")
-    waiting = [*job.pending_resizes, resize.model_dump(mode="json")]
-    job.pending_resizes = sorted(waiting, key=lambda each: int(each["at_samples"]))

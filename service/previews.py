@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from api_schemas import scaling
@@ -12,6 +13,7 @@ from api_schemas.errors import ScalingError
 from api_schemas.jobs import JobSpec
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest, ScalingRow, SizePreview
 from api_schemas.views import ResizePreview
+from api_schemas.wording import counted
 from service.tables import Job
 
 MAX_SIZES = 16
@@ -27,10 +29,11 @@ def job_preview(spec: JobSpec) -> JobPreview:
     return JobPreview(spec=spec, sizes=sizes)
 
 
-def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None) -> ResizePreview:
+def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None, slots: int | None) -> ResizePreview:
     """Every value before and after. Raises ScalingError.
 
     A job without workers is taken at its smallest size; one that trains is taken to keep its size until that sample.
+    `slots`: how many of its workers the empty cluster holds; None: not known.
     """
     samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
     before, after = _present(job, spec), _sized(job, _below_ceiling(job, spec, samples, horizon), workers)
@@ -41,7 +44,7 @@ def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None
         before=_in_force(job, spec, before, samples, horizon),
         after=values_at(spec, after, samples, horizon),
         state_factors=state_factors(spec, before, after),
-        warnings=warnings_at(spec, after, horizon),
+        warnings=[*warnings_at(spec, after, horizon), *_beyond_room(workers, slots)],
     )
 
 
@@ -91,6 +94,12 @@ def _spread(low: int, high: int) -> list[int]:
     if high - low < MAX_SIZES:
         return list(range(low, high + 1))
     return [low + round(step * (high - low) / (MAX_SIZES - 1)) for step in range(MAX_SIZES)]
+
+
+def _beyond_room(workers: int, slots: int | None) -> Iterator[str]:
+    if slots is not None and slots < workers:
+        room = counted(slots, "worker") if slots else "no worker"
+        yield f"The cluster has room for {room} of this job; the others start when nodes join."
 
 
 def _horizon(job: Job, spec: JobSpec) -> Horizon | None:

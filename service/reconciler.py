@@ -15,10 +15,9 @@ from typing import Literal
 from api_schemas.errors import Unavailable
 from api_schemas.exchange import Allocation, Command, Launch
 from api_schemas.views import SHORT_OF_SLOTS, Phase, QueuedJob
-from service.allocator import Room
 from service.cluster import Cluster, ClusterError, ClusterUnreachable
 from service.conversation import Conversation, Ending, Order, Pace
-from service.decisions import Decision, Situation, decide, shortage
+from service.decisions import Decision, Situation, decide, rooms, shortage
 from service.folding import TRAINING, training_on
 from service.lifecycle import Happening
 from service.roster import WAITING, Roster, is_due, standing
@@ -90,8 +89,7 @@ class Reconciler:
 
     def _situation(self, jobs: Sequence[Job]) -> Situation:
         wanting = [standing(job) for job in jobs if job.phase not in STOPPING]
-        rooms = tuple(Room(node=node.id, cpu=node.cpu, gpu=node.gpu) for node in self._watch.nodes if not node.draining)
-        return Situation(at=self._roster.now(), jobs={job.id: job for job in wanting}, rooms=rooms)
+        return Situation(at=self._roster.now(), jobs={job.id: job for job in wanting}, rooms=rooms(self._watch.nodes))
 
     async def _apply(self, job: Job, decision: Decision) -> None:
         """One thing at a time for a job; what it makes necessary is seen in the next round."""

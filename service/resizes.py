@@ -1,14 +1,46 @@
-"""The audit of a job's changes of size."""
+"""The size of a job: asking for another, what that would change, and the audit of the changes that happened."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, literal
 from sqlmodel import col, select
 
-from api_schemas.views import Page, Resize
+from api_schemas.errors import Conflict, FieldError
+from api_schemas.jobs import JobSpec, ResizeRequest
+from api_schemas.views import JobView, Page, Phase, Resize, ResizePreview
+from service import events, surroundings
+from service.allocator import slots
 from service.db import Database
-from service.jobs import found
-from service.tables import Job, ResizeRow
+from service.decisions import rooms
+from service.jobs import changed, found, impossible, locked
+from service.previews import resize_preview
+from service.tables import Job, PendingResize, ResizeRow
+from service.validation import invalid
+
+MAX_PENDING = 100
+
+
+def ask(database: Database, job_id: str, request: ResizeRequest) -> JobView:
+    """Ask for another number of workers, now or later. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
+    now = database.now()
+    with database.writing() as session:
+        job = locked(session, job_id)
+        spec = _check(job, request)
+        resize_preview(job, spec, request.workers, request.at_samples, None)  # raises where no rule covers it
+        if request.at_samples is None or request.at_samples <= job.samples:
+            job.target_workers, job.target_requested_at = request.workers, now
+        else:
+            _enqueue(job, PendingResize(workers=request.workers, at_samples=request.at_samples, requested_at=now))
+        events.resize_requested(session, job, request.workers, request.at_samples, now)
+        return changed(session, job)
+
+
+def preview(database: Database, job_id: str, request: ResizeRequest) -> ResizePreview:
+    """What `ask` would change. Raises as it does."""
+    with database.reading() as session:
+        job = found(session.get(Job, job_id), job_id)
+    spec = _check(job, request)
+    return resize_preview(job, spec, request.workers, request.at_samples, _slots(database, spec))
 
 
 def page(database: Database, job_id: str, after: int, limit: int) -> Page[Resize]:
@@ -19,3 +51,31 @@ def page(database: Database, job_id: str, after: int, limit: int) -> Page[Resize
         resizes = session.exec(rows.order_by(col(ResizeRow.id)).limit(limit + 1)).all()
     items = [Resize.model_validate(row.payload) for row in resizes[:limit]]
     return Page(items=items, next=str(items[-1].id) if len(resizes) > limit else None)
+
+
+def _check(job: Job, request: ResizeRequest) -> JobSpec:
+    """The spec of a job that may be resized so. Raises where it may not."""
+    if job.phase.is_terminal or job.phase is Phase.CANCELLING:
+        raise impossible(job, "It cannot be resized any more")
+    spec = JobSpec.model_validate(job.spec)
+    low, high = spec.elasticity.workers
+    if not low <= request.workers <= high:
+        message = f"Must be from {low} to {high}, as elasticity.workers says; PATCH the job to move these limits."
+        raise invalid([FieldError(pointer="/workers", message=message)])
+    if job.total_samples is not None and (request.at_samples or 0) >= job.total_samples:
+        message = f"Must be below {job.total_samples}, where the job ends."
+        raise invalid([FieldError(pointer="/at_samples", message=message)])
+    return spec
+
+
+def _slots(database: Database, spec: JobSpec) -> int | None:
+    """How many of the job's workers the cluster would hold if it were empty; None: it was not seen lately."""
+    view = surroundings.cluster(database)
+    return slots(spec.resources.cpu, spec.resources.gpu, rooms(view.nodes)) if view.connected else None
+
+
+def _enqueue(job: Job, resize: PendingResize) -> None:
+    if len(job.pending_resizes) >= MAX_PENDING:
+        raise Conflict(f"At most {MAX_PENDING} resizes may wait.")
+    waiting = [*job.pending_resizes, resize.model_dump(mode="json")]
+    job.pending_resizes = sorted(waiting, key=lambda each: int(each["at_samples"]))

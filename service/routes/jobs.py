@@ -14,7 +14,7 @@ from api_schemas.errors import Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, ResizePreview
-from service import changes, jobs
+from service import changes, jobs, resizes
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.looks import EVERY
@@ -135,8 +135,8 @@ def resize(
 ) -> JobView | ResizePreview:
     """Ask for another number of workers. With `dry_run` the answer is every value before and after."""
     if query.dry_run:
-        return jobs.preview_resize(database, job_id, request)
-    return jobs.resize(database, job_id, request)
+        return resizes.preview(database, job_id, request)
+    return resizes.ask(database, job_id, request)
 
 
 @router.post("/{job_id}/pause", dependencies=NONE)

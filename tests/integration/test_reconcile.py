@@ -17,7 +17,7 @@ from sqlmodel import select
 from api_schemas.exchange import PROTOCOL
 from api_schemas.jobs import JobSpec, ResizeRequest
 from api_schemas.views import Phase
-from service import jobs
+from service import jobs, resizes
 from service.db import Database, connect, migrate
 from service.head import EmbeddedRay
 from service.processes import wait_until
@@ -183,7 +183,7 @@ def test_jobs_run_share_and_end(scene: Scene) -> None:
         scene.submit("second")
         scene.until("first", Phase.RUNNING, workers=2)
         scene.until("second", Phase.RUNNING, workers=2)
-        jobs.resize(scene.database, "second", ResizeRequest(workers=1))
+        resizes.ask(scene.database, "second", ResizeRequest(workers=1))
         scene.until("first", Phase.RUNNING, workers=3)
         jobs.cancel(scene.database, "second")
         scene.until("second", Phase.CANCELLED)

@@ -117,7 +117,7 @@ def test_every_size_says_what_bounds_it(jobs: list[Demand], nodes: list[Room], p
         others = {other.name for other in jobs if other is not job and grants[other.job].workers}
         if grant.workers in (0, job.maximum):
             assert grant.bound == ""
-        elif grant.workers == slots(job, nodes):
+        elif grant.workers == slots(job.cpu, job.gpu, nodes):
             assert grant.bound == "the cluster has room for no more"
         else:
             head, _, named = grant.bound.partition(" with ")

@@ -8,7 +8,7 @@ import pytest
 
 from api_schemas.jobs import ResizeRequest
 from api_schemas.views import Phase
-from service import jobs
+from service import jobs, resizes
 from service.tables import Job
 from tests.service.scene import NEVER, PACE, Scene, play
 from tests.service.world import World, committed, finished, problem, resized
@@ -174,7 +174,7 @@ def test_a_resize_of_a_paused_job_is_its_size_afterwards(scene: Scene) -> None:
             await scene.until_workers("a", 4)
             jobs.pause(scene.database, "a")
             await scene.until_phase("a", Phase.PAUSED)
-            jobs.resize(scene.database, "a", ResizeRequest(workers=2))
+            resizes.ask(scene.database, "a", ResizeRequest(workers=2))
             jobs.resume(scene.database, "a")
             await scene.until_workers("a", 2)
 

@@ -12,7 +12,7 @@ from sqlmodel import select
 from api_schemas.exchange import Departure, Report
 from api_schemas.jobs import JobPatch, ResizeRequest
 from api_schemas.views import Phase, RecipeInfo
-from service import jobs
+from service import jobs, resizes
 from service.cluster import ClusterUnreachable
 from service.events import Stale
 from service.reconciler import RELAUNCHES
@@ -124,7 +124,7 @@ def test_a_size_without_room_for_it_is_explained_until_there_is(scene: Scene) ->
             await scene.until_workers("a", 4)
             since = scene.job("a").since
             scene.clock.move(60)
-            jobs.resize(scene.database, "a", ResizeRequest(workers=5))
+            resizes.ask(scene.database, "a", ResizeRequest(workers=5))
             await scene.until(lambda: "asked for" in scene.job("a").message)
             job = scene.job("a")
             assert (job.phase, job.since, job.code) == (Phase.RUNNING, since, "short_of_slots")
@@ -150,7 +150,7 @@ def test_a_job_that_runs_short_is_told_so_once(scene: Scene) -> None:
             seen = len(scene.controller("a").commands)
             await scene.until(lambda: len(scene.controller("a").commands) > seen + 5)
             assert scene.job("a").revision == revision
-            jobs.resize(scene.database, "a", ResizeRequest(workers=4))
+            resizes.ask(scene.database, "a", ResizeRequest(workers=4))
             await scene.until(lambda: scene.job("a").code == "training")
             assert scene.job("a").message == "Training on 4 workers."
 
@@ -163,7 +163,7 @@ def test_a_sentence_about_a_size_that_is_gone_is_not_said(scene: Scene) -> None:
         async with scene.reconciling():
             await scene.until_workers("a", 4)
             seen = scene.job("a")
-            jobs.resize(scene.database, "a", ResizeRequest(workers=2))
+            resizes.ask(scene.database, "a", ResizeRequest(workers=2))
             await scene.until_workers("a", 2)
             scene.roster.explain(seen, "short_of_slots", "Trains on 4 of the 5 workers asked for.")
             assert scene.job("a").message == "Training on 2 workers."
@@ -181,7 +181,7 @@ def test_a_changed_order_does_not_wait_for_an_exchange_in_flight(scene: Scene) -
             seen = len(controller.commands)
             await scene.until(lambda: len(controller.commands) > seen)
             scene.clock.move(60)
-            jobs.resize(scene.database, "a", ResizeRequest(workers=2))
+            resizes.ask(scene.database, "a", ResizeRequest(workers=2))
             await scene.until(lambda: controller.commands[-1].allocation.workers == 2)
             controller.hanging = False
 
@@ -195,7 +195,7 @@ def test_a_resize_for_later_is_sent_with_its_sample_and_becomes_the_target(scene
         scene.submit("a")
         async with scene.reconciling():
             await scene.until_workers("a", 4)
-            jobs.resize(scene.database, "a", ResizeRequest(workers=2, at_samples=500))
+            resizes.ask(scene.database, "a", ResizeRequest(workers=2, at_samples=500))
             await scene.until(lambda: scene.last("a").not_before == 500)
             scene.controller("a").advance(499)
             await scene.until(lambda: scene.job("a").samples == 499)

@@ -9,6 +9,8 @@ import pytest
 
 from api_schemas.dynamics import Horizon, Size, state_factors, values_at, warnings_at
 from api_schemas.jobs import JobSpec
+from api_schemas.views import ClusterView, Node
+from service.roster import Roster
 from tests.service.world import Controller, World, committed, finished, metrics, pointers, problem, resized, started
 
 RICH: dict[str, Any] = {
@@ -129,6 +131,40 @@ def test_where_noise_is_assumed_a_measurement_changes_nothing(world: World) -> N
     before = preview(world, controller.job, 5)
     controller.report(metrics((1500, {"noise_scale": 192.0})))
     assert preview(world, controller.job, 5) == before
+
+
+def seen(world: World, *cpus: float, **changes: Any) -> None:
+    """The cluster as the reconciler has just seen it: nodes of so many CPUs."""
+    nodes = [
+        Node(id=f"n{number}", address="::1", alive=True, cpu=cpu, gpu=0, cpu_used=0, gpu_used=0)
+        for number, cpu in enumerate(cpus)
+    ]
+    view = {"connected": True, "seen_at": world.clock(), "nodes": nodes, "queue": []} | changes
+    Roster(world.database).write_cluster(ClusterView.model_validate(view))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "room"), [((1, 1.5), "2 workers"), ((1,), "1 worker"), ((0.5, 0.5, 0.5), "no worker")]
+)
+def test_a_dry_run_says_where_the_cluster_has_no_room(world: World, cpus: tuple[float, ...], room: str) -> None:
+    job = halfway(world).job
+    codes = preview(world, job, 5)["warnings"]
+    seen(world, *cpus)
+    sentence = f"The cluster has room for {room} of this job; the others start when nodes join."
+    assert preview(world, job, 5)["warnings"] == [*codes, sentence]
+    assert preview(world, job, 5, at_samples=3000)["warnings"][-1] == sentence
+
+
+def test_a_dry_run_says_nothing_of_room_that_there_is_or_is_not_known(world: World) -> None:
+    job = halfway(world).job
+    codes = preview(world, job, 5)["warnings"]
+    seen(world, 3, 2)
+    assert preview(world, job, 5)["warnings"] == codes
+    seen(world, 1, connected=False)
+    assert preview(world, job, 5)["warnings"] == codes
+    seen(world, 1)
+    world.clock.move(60)
+    assert preview(world, job, 5)["warnings"] == codes, "who knows what the cluster is like by now"
 
 
 def test_a_sample_that_has_passed_means_now(world: World) -> None:
