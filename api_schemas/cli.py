@@ -24,6 +24,8 @@ ABOUT = "Elastic training jobs whose dynamics survive every change of batch size
 
 
 INTERRUPTED = 130
+AUTO = "auto"
+"""In place of a number of workers."""
 
 
 class _Commands(TyperGroup):
@@ -126,13 +128,16 @@ def watch(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
 def resize(
     ctx: typer.Context,
     job: JobId,
-    workers: Annotated[int, typer.Argument(min=1, metavar="WORKERS", help="How many workers it shall have.")],
+    size: Annotated[
+        str, typer.Argument(metavar="WORKERS", help="How many workers it shall have; auto: as many as it may have.")
+    ],
     at_samples: Annotated[int | None, typer.Option(min=0, help="Not before it saw so many samples.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Give a job another number of workers."""
     client: Client = ctx.obj
+    workers = _size(size)
     job = client.resolve(job)
     if dry_run:
         preview = client.preview_resize(job, workers, at_samples=at_samples)
@@ -140,8 +145,10 @@ def resize(
     else:
         view = client.resize(job, workers, at_samples=at_samples)
         when = "" if at_samples is None else f" from sample {at_samples} on"
-        asked = f"{view.name} was asked for {counted(workers)}{when}; `emascale watch {job}` shows it happen."
-        _show(view, asked, as_json)
+        asked = "may have all workers that there is room for again"
+        if workers is not None:
+            asked = f"was asked for {counted(workers)}{when}"
+        _show(view, f"{view.name} {asked}; `emascale watch {job}` shows it happen.", as_json)
 
 
 @app.command()
@@ -252,6 +259,14 @@ def complaints(error: EmascaleError) -> Iterable[str]:
         yield error.detail
     if error.request_id and not isinstance(error, InvalidRequest):
         yield f"(request {error.request_id})"
+
+
+def _size(text: str) -> int | None:
+    if text == AUTO:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise InvalidRequest(f"WORKERS must be a number from 1 on, or {AUTO}; it is {text!r}.")
+    return int(text)
 
 
 def _show(model: BaseModel, shown: RenderableType, as_json: bool) -> None:

@@ -141,11 +141,14 @@ class Client:
         """Change what may change while a job lives: elasticity, priority, labels."""
         return parse(self._send("PATCH", _path(job), json=_body(change)), JobView)
 
-    def resize(self, job: str, workers: int, *, at_samples: int | None = None) -> JobView:
-        """Ask for another number of workers, now or once so many samples were seen."""
+    def resize(self, job: str, workers: int | None, *, at_samples: int | None = None) -> JobView:
+        """Ask for another number of workers, now or once so many samples were seen.
+
+        None: as many as elasticity allows again, at once; sizes that were asked for are taken back.
+        """
         return parse(self._resize(job, workers, at_samples, dry_run=None), JobView)
 
-    def preview_resize(self, job: str, workers: int, *, at_samples: int | None = None) -> ResizePreview:
+    def preview_resize(self, job: str, workers: int | None, *, at_samples: int | None = None) -> ResizePreview:
         """Every value before and after a resize; nothing happens."""
         return parse(self._resize(job, workers, at_samples, dry_run=True), ResizePreview)
 
@@ -290,7 +293,7 @@ class Client:
     def _send(self, method: str, path: str, **parts: Any) -> httpx.Response:
         return self._connection.request(method, path, **parts)
 
-    def _resize(self, job: str, workers: int, at_samples: int | None, *, dry_run: bool | None) -> httpx.Response:
+    def _resize(self, job: str, workers: int | None, at_samples: int | None, *, dry_run: bool | None) -> httpx.Response:
         body = {"workers": workers, "at_samples": at_samples}
         return self._send("POST", _path(job, "resize"), json=body, params={"dry_run": dry_run})
 

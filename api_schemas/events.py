@@ -42,10 +42,10 @@ class PhaseChanged(_Event):
 
 
 class ResizeRequested(_Event):
-    """Somebody asked for another size."""
+    """Somebody asked for another size, or took that back."""
 
     type: Literal["resize_requested"] = "resize_requested"
-    workers: int
+    workers: int | None = Field(description="null: as many as elasticity allows again.")
     at_samples: int | None = None
 
 

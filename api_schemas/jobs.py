@@ -6,7 +6,17 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from api_schemas.durations import Duration, PositiveDuration, Seconds
 from api_schemas.optimizers import OptimizerSpec
@@ -316,8 +326,19 @@ class ResizeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    workers: int = Field(ge=1, le=10_000)
-    at_samples: int | None = Field(None, ge=0, lt=2**63, description="Not before so many samples; null: at once.")
+    workers: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        description="null: as many as elasticity allows again; takes back the size that was asked for, and what waits."
+    )
+    at_samples: int | None = Field(
+        None, ge=0, lt=2**63, description="Not before so many samples; null: at once, as where workers is null."
+    )
+
+    @field_validator("at_samples")
+    @classmethod
+    def _of_a_size(cls, at_samples: int | None, info: ValidationInfo) -> int | None:
+        if at_samples is not None and "workers" in info.data and info.data["workers"] is None:
+            raise ValueError("must be null where workers is null: a size is taken back at once")
+        return at_samples
 
 
 class ElasticityPatch(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field
 
-from api_schemas.jobs import JobSpec, ResizeRequest
+from api_schemas.jobs import JobSpec
 
 SHORT_OF_SLOTS = "short_of_slots"
 """Code of a job that runs on fewer workers than it may have, for want of room."""
@@ -100,6 +100,13 @@ class JobChanges(BaseModel):
     next: str | None
 
 
+class PlannedResize(BaseModel):
+    """A size that was asked for, and waits for its sample."""
+
+    workers: int
+    at_samples: int
+
+
 class JobView(BaseModel):
     """A job, whole."""
 
@@ -109,7 +116,7 @@ class JobView(BaseModel):
     status: JobStatus
     workers: int = Field(description="Workers that train now.")
     target_workers: int | None = Field(description="Asked for by a resize; null: as many as elasticity allows.")
-    pending_resizes: list[ResizeRequest] = Field([], description="Those that wait for their sample, the next first.")
+    pending_resizes: list[PlannedResize] = Field([], description="Those that wait for their sample, the next first.")
     kappa: float | None
     batch: int | None = Field(description="Samples per optimizer step.")
     generation: int

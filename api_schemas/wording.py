@@ -39,8 +39,7 @@ def describe(event: Event) -> str | None:
             told = event.phase in (Phase.RUNNING, Phase.RESIZING) or event.code == LOST  # by the events that lead there
             return None if told else f"{event.phase}: {event.message}"
         case events.ResizeRequested():
-            when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
-            return f"asked for {workers(event.workers)}{when}"
+            return _asked(event)
         case events.Joining():
             return f"{workers(event.workers)} warming up while the others train"
         case events.Started():
@@ -144,6 +143,13 @@ def number(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(number(element) for element in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _asked(event: events.ResizeRequested) -> str:
+    if event.workers is None:
+        return "the requested size was taken back"
+    when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
+    return f"asked for {workers(event.workers)}{when}"
 
 
 def _resized(event: events.Resized) -> str:

@@ -148,7 +148,9 @@ def _why(job: Standing, grants: Mapping[str, Grant], now: Situation, before: Dec
     if before is None or old is None or job.id not in before.allocations:
         return "start", grants[job.id].reason, now.at if job.started else job.since
     if job.target_at is not None and job.target_at != old.target_at:
-        return "api", f"{counted(job.target or 0, 'worker')} requested.", job.target_at
+        if job.target is None:
+            return "api", "The requested size was taken back.", job.target_at
+        return "api", f"{counted(job.target, 'worker')} requested.", job.target_at
     if _limits(job) != _limits(old):
         return "patch", f"{_span(job)} at priority {job.priority}, as it was changed to.", job.changed
     if now.rooms != before.situation.rooms:

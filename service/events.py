@@ -89,8 +89,8 @@ def submitted(session: Session, job: Job, now: datetime) -> None:
     _append(session, [Submitted(**_own(job, now), name=job.name)])
 
 
-def resize_requested(session: Session, job: Job, workers: int, at_samples: int | None, now: datetime) -> None:
-    """Record that somebody asked for another size."""
+def resize_requested(session: Session, job: Job, workers: int | None, at_samples: int | None, now: datetime) -> None:
+    """Record that somebody asked for another size, or took that back (None)."""
     _append(session, [ResizeRequested(**_own(job, now), workers=workers, at_samples=at_samples)])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from api_schemas import scaling
 from api_schemas.ceiling import READINGS, Ceiling, by_noise, ceiling
-from api_schemas.dynamics import Horizon, Size, lr_multiplier, state_factors, values_at, warnings_at
+from api_schemas.dynamics import Horizon, Size, lr_multiplier, most_workers, state_factors, values_at, warnings_at
 from api_schemas.errors import ScalingError
 from api_schemas.jobs import JobSpec
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest, ScalingRow, SizePreview
@@ -29,12 +29,20 @@ def job_preview(spec: JobSpec) -> JobPreview:
     return JobPreview(spec=spec, sizes=sizes)
 
 
-def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None, slots: int | None) -> ResizePreview:
+def resize_preview(
+    job: Job, spec: JobSpec, workers: int | None, at_samples: int | None, slots: int | None
+) -> ResizePreview:
     """Every value before and after. Raises ScalingError.
 
     A job without workers is taken at its smallest size; one that trains is taken to keep its size until that sample.
-    `slots`: how many of its workers the empty cluster holds; None: not known.
+    `workers` None: as many as it may have and the cluster holds. `slots`: how many of its workers the empty cluster
+    holds; None: not known.
     """
+    most = most_workers(spec) if workers is None else workers
+    told = list(_beyond_room(most, slots))
+    if workers is None:
+        workers = most if slots is None else max(min(most, slots), spec.elasticity.workers[0])
+        told = [f"It may have up to {counted(most, 'worker')} again; other jobs may leave room for fewer.", *told]
     samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
     before, after = _present(job, spec), _sized(job, _below_ceiling(job, spec, samples, horizon), workers)
     return ResizePreview(
@@ -44,7 +52,7 @@ def resize_preview(job: Job, spec: JobSpec, workers: int, at_samples: int | None
         before=_in_force(job, spec, before, samples, horizon),
         after=values_at(spec, after, samples, horizon),
         state_factors=state_factors(spec, before, after),
-        warnings=[*warnings_at(spec, after, horizon), *_beyond_room(workers, slots)],
+        warnings=[*warnings_at(spec, after, horizon), *told],
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import BigInteger, literal
 from sqlmodel import col, select
 
@@ -16,21 +18,27 @@ from service.jobs import changed, found, impossible, locked
 from service.previews import resize_preview
 from service.tables import Job, PendingResize, ResizeRow
 from service.validation import invalid
+from service.views import job_view
 
 MAX_PENDING = 100
 
 
 def ask(database: Database, job_id: str, request: ResizeRequest) -> JobView:
-    """Ask for another number of workers, now or later. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
+    """Ask for another number of workers, now or later, or take that back. To take back nothing is no error.
+
+    Raises NotFound, Conflict, InvalidRequest, ScalingError.
+    """
     now = database.now()
     with database.writing() as session:
         job = locked(session, job_id)
         spec = _check(job, request)
-        resize_preview(job, spec, request.workers, request.at_samples, None)  # raises where no rule covers it
-        if request.at_samples is None or request.at_samples <= job.samples:
-            job.target_workers, job.target_requested_at = request.workers, now
+        if request.workers is None and job.target_workers is None and not job.pending_resizes:
+            return job_view(job)
+        if request.workers is None:
+            job.target_workers, job.target_requested_at, job.pending_resizes = None, now, []
         else:
-            _enqueue(job, PendingResize(workers=request.workers, at_samples=request.at_samples, requested_at=now))
+            resize_preview(job, spec, request.workers, request.at_samples, None)  # raises where no rule covers it
+            _wish(job, request.workers, request.at_samples, now)
         events.resize_requested(session, job, request.workers, request.at_samples, now)
         return changed(session, job)
 
@@ -59,7 +67,7 @@ def _check(job: Job, request: ResizeRequest) -> JobSpec:
         raise impossible(job, "It cannot be resized any more")
     spec = JobSpec.model_validate(job.spec)
     low, high = spec.elasticity.workers
-    if not low <= request.workers <= high:
+    if request.workers is not None and not low <= request.workers <= high:
         message = f"Must be from {low} to {high}, as elasticity.workers says; PATCH the job to move these limits."
         raise invalid([FieldError(pointer="/workers", message=message)])
     if job.total_samples is not None and (request.at_samples or 0) >= job.total_samples:
@@ -74,7 +82,11 @@ def _slots(database: Database, spec: JobSpec) -> int | None:
     return slots(spec.resources.cpu, spec.resources.gpu, rooms(view.nodes)) if view.connected else None
 
 
-def _enqueue(job: Job, resize: PendingResize) -> None:
+def _wish(job: Job, workers: int, at_samples: int | None, now: datetime) -> None:
+    if at_samples is None or at_samples <= job.samples:
+        job.target_workers, job.target_requested_at = workers, now
+        return
+    resize = PendingResize(workers=workers, at_samples=at_samples, requested_at=now)
     if len(job.pending_resizes) >= MAX_PENDING:
         raise Conflict(f"At most {MAX_PENDING} resizes may wait.")
     waiting = [*job.pending_resizes, resize.model_dump(mode="json")]

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api_schemas.jobs import JobSpec, ResizeRequest
-from api_schemas.views import Evaluation, JobRow, JobStatus, JobView, Phase, Progress
+from api_schemas.jobs import JobSpec
+from api_schemas.views import Evaluation, JobRow, JobStatus, JobView, Phase, PlannedResize, Progress
 from service.tables import Job
 
 
@@ -21,7 +21,7 @@ def job_view(job: Job) -> JobView:
         spec=JobSpec.model_validate(job.spec),
         status=_status(job, traceback=job.traceback, log_tail=job.log_tail),
         target_workers=job.target_workers,
-        pending_resizes=[ResizeRequest(workers=p["workers"], at_samples=p["at_samples"]) for p in job.pending_resizes],
+        pending_resizes=[PlannedResize.model_validate(planned) for planned in job.pending_resizes],
         batch=job.batch,
         generation=job.generation,
         values=job.values,

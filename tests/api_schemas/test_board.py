@@ -122,6 +122,13 @@ def test_what_numbers_tell_is_not_told_again() -> None:
         assert (describe(event) is not None) == told
 
 
+def test_a_size_that_is_taken_back_is_no_size() -> None:
+    head = story()[0].model_dump(include={"job", "incarnation", "generation", "sequence", "at"})
+    told = [events.ResizeRequested(**head, workers=workers) for workers in (3, None)]
+
+    assert [describe(event) for event in told] == ["asked for 3 workers", "the requested size was taken back"]
+
+
 def test_a_loss_is_told_once() -> None:
     head = story()[0].model_dump(include={"job", "incarnation", "generation", "sequence", "at"})
     reason = "Worker w2 was lost: It was killed."

@@ -230,6 +230,24 @@ def test_resize_asks_for_workers(service: Answers) -> None:
     assert service.body() == {"workers": 3, "at_samples": 5000}
 
 
+def test_a_size_that_was_asked_for_is_taken_back(service: Answers) -> None:
+    service.add("POST", f"{JOB}/resize", job_view())
+
+    result = emascale(service, "resize", "abc123", "auto")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("digits may have all workers that there is room for again;")
+    assert service.body() == {"workers": None, "at_samples": None}
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "2.5", "many", "٣", ""])
+def test_a_size_is_a_number_or_auto(service: Answers, size: str) -> None:
+    result = emascale(service, "resize", "abc123", "--", size)
+
+    assert result.exit_code == 2
+    assert result.stderr == f"WORKERS must be a number from 1 on, or auto; it is {size!r}.\n"
+
+
 def test_a_resize_s_dry_run_shows_before_and_after(service: Answers) -> None:
     service.add("POST", f"{JOB}/resize", resize_preview())
 

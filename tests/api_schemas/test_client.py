@@ -75,6 +75,8 @@ def test_resize_and_its_preview(service: Answers) -> None:
     assert asked(service) == {}
     assert client.preview_resize("abc123", 2) == resize_preview()
     assert asked(service) == {"dry_run": "true"}
+    assert client.preview_resize("abc123", None) == resize_preview()
+    assert service.body() == {"workers": None, "at_samples": None}
 
 
 def test_all_jobs_are_read_page_by_page(service: Answers) -> None:

@@ -70,6 +70,15 @@ def test_a_requested_size() -> None:
     assert decision.allocations["a"].reason == "2 workers requested."
 
 
+def test_a_requested_size_that_is_taken_back() -> None:
+    small = situation(0, standing("a", target=2, target_at=at(0), workers=2))
+    decision = decided(small, situation(9, standing("a", target_at=at(8), workers=2)))
+    assert told(decision) == (4, "api", at(8))
+    assert decision.allocations["a"].reason == "The requested size was taken back."
+    again = decide(situation(20, standing("a", target_at=at(8), workers=4)), decision, "priority")
+    assert again.allocations == decision.allocations
+
+
 def test_changed_limits() -> None:
     decision = decided(situation(0, standing("a")), situation(9, standing("a", maximum=3, changed=at(8))))
     assert told(decision) == (3, "patch", at(8))

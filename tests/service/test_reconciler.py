@@ -190,6 +190,25 @@ def test_a_changed_order_does_not_wait_for_an_exchange_in_flight(scene: Scene) -
     assert (given.cause, given.requested_at) == ("api", scene.clock.now)
 
 
+def test_a_size_that_is_taken_back_lets_the_job_grow(scene: Scene) -> None:
+    async def script() -> None:
+        scene.submit("a")
+        async with scene.reconciling():
+            await scene.until_workers("a", 4)
+            resizes.ask(scene.database, "a", ResizeRequest(workers=2))
+            await scene.until_workers("a", 2)
+            resizes.ask(scene.database, "a", ResizeRequest(workers=3, at_samples=500))
+            await scene.until(lambda: scene.last("a").not_before == 500)
+            scene.clock.move(60)
+            resizes.ask(scene.database, "a", ResizeRequest(workers=None))
+            await scene.until_workers("a", 4)
+
+    play(script())
+    (*_, row) = scene.events("a", "resized")
+    assert (row.payload["cause"], row.payload["reason"]) == ("api", "The requested size was taken back.")
+    assert scene.last("a").requested_at == scene.clock.now
+
+
 def test_a_resize_for_later_is_sent_with_its_sample_and_becomes_the_target(scene: Scene) -> None:
     async def script() -> None:
         scene.submit("a")

@@ -22,12 +22,12 @@ RICH: dict[str, Any] = {
 }
 
 
-def ask(world: World, job: str, workers: int, at_samples: int | None = None, **params: Any) -> httpx.Response:
+def ask(world: World, job: str, workers: int | None, at_samples: int | None = None, **params: Any) -> httpx.Response:
     body = {"workers": workers} | ({} if at_samples is None else {"at_samples": at_samples})
     return world.http.post(f"/v1/jobs/{job}/resize", json=body, params=params)
 
 
-def preview(world: World, job: str, workers: int, at_samples: int | None = None) -> dict[str, Any]:
+def preview(world: World, job: str, workers: int | None, at_samples: int | None = None) -> dict[str, Any]:
     before = world.http.get(f"/v1/jobs/{job}")
     response = ask(world, job, workers, at_samples, dry_run=True)
     assert response.status_code == 200, response.text
@@ -251,6 +251,39 @@ def test_only_so_many_may_wait(world: World) -> None:
     assert ask(world, job, 2).status_code == 200
 
 
+def test_what_was_asked_for_is_taken_back(world: World) -> None:
+    job = halfway(world).job
+    ask(world, job, 5)
+    ask(world, job, 3, 3000)
+    response = ask(world, job, None)
+    assert (response.status_code, response.json()) == (200, world.job(job))
+    assert (response.json()["target_workers"], response.json()["pending_resizes"]) == (None, [])
+    (*_, event) = world.get(f"/v1/jobs/{job}/events", type="resize_requested")["items"]
+    assert (event["workers"], event["at_samples"]) == (None, None)
+
+
+def test_where_nothing_was_asked_for_nothing_is_taken_back(world: World) -> None:
+    job = halfway(world).job
+    before = world.job(job)
+    assert ask(world, job, None).json() == before
+    assert world.get(f"/v1/jobs/{job}/events", type="resize_requested")["items"] == []
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [((), 8), ((3, 2), 5), ((1,), 2), ((20,), 8)])
+def test_a_dry_run_of_taking_it_back_shows_the_most_that_there_is_room_for(
+    world: World, cpus: tuple[float, ...], workers: int
+) -> None:
+    job = halfway(world, elasticity={"workers": [2, 8]}).job
+    ask(world, job, 3)
+    if cpus:
+        seen(world, *cpus)
+    found, same = preview(world, job, None), preview(world, job, workers)
+    most = "It may have up to 8 workers again; other jobs may leave room for fewer."
+    room = [each for each in found["warnings"] if each.startswith("The cluster has room for")]
+    assert (len(room), most in found["warnings"]) == (0 < sum(cpus) < 8, True)
+    assert {**found, "warnings": []} == {**same, "warnings": []}
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.parametrize(
     ("body", "pointer", "said"),
@@ -261,6 +294,7 @@ def test_only_so_many_may_wait(world: World) -> None:
         ({"workers": 2, "at_samples": 5000}, "/at_samples", "below 5000"),
         ({"workers": 2, "at_samples": -1}, "/at_samples", "greater than or equal to 0"),
         ({"workers": 2, "at": 3}, "/at", "at_samples, workers"),
+        ({"workers": None, "at_samples": 3000}, "/at_samples", "null where workers is null"),
     ],
 )
 def test_a_wrong_size_is_named(world: World, body: dict[str, Any], pointer: str, said: str, dry_run: bool) -> None:
