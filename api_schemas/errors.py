@@ -40,13 +40,13 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """RFC 9457 problem details: the body of every answer that is not a success."""
 
-    type: str = "about:blank"
+    type: str = Field("about:blank", description="Always this: `code` says what it is.")
     title: str = Field(description="The HTTP status in words.")
-    status: int
+    status: int = Field(description="The HTTP status.")
     code: str = Field(description="Stable, for programs.")
     detail: str = Field(description="A sentence that a person can act on.")
-    errors: list[FieldError] = []
-    request_id: str | None = None
+    errors: list[FieldError] = Field([], description="Each thing that is wrong; at most 50.")
+    request_id: str | None = Field(None, description="Names the request in the service's log.")
 
 
 class EmascaleError(Exception):

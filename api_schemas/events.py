@@ -12,24 +12,48 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from api_schemas.views import Page, Phase, Values
+from api_schemas.views import (
+    NOT_FINITE,
+    Batch,
+    Cause,
+    Codes,
+    DecideS,
+    JobId,
+    Kappa,
+    Kappas,
+    Page,
+    Pair,
+    PauseS,
+    Phase,
+    Reason,
+    Samples,
+    SamplesLost,
+    Scores,
+    StateFactors,
+    StepsLost,
+    Values,
+    Workers,
+)
+
+Code = Annotated[str, Field(description="Why, for programs.")]
+Message = Annotated[str, Field(description="Why, as a sentence.")]
 
 
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    job: str
-    incarnation: int = Field(ge=0)
-    generation: int = Field(ge=0)
-    sequence: int = Field(ge=1)
-    at: datetime
+    job: JobId
+    incarnation: int = Field(ge=0, description="Counts the controllers of the job; 0: the service itself says it.")
+    generation: int = Field(ge=0, description="Counts the sets of workers that train together; 0: before the first.")
+    sequence: int = Field(ge=1, description="Counts what an incarnation said.")
+    at: datetime = Field(description="When it happened, in UTC.")
 
 
 class Submitted(_Event):
     """The service took the job."""
 
     type: Literal["submitted"] = "submitted"
-    name: str
+    name: str = Field(description="The job's.")
 
 
 class PhaseChanged(_Event):
@@ -37,8 +61,8 @@ class PhaseChanged(_Event):
 
     type: Literal["phase"] = "phase"
     phase: Phase
-    code: str
-    message: str
+    code: Code
+    message: Message
 
 
 class ResizeRequested(_Event):
@@ -46,7 +70,7 @@ class ResizeRequested(_Event):
 
     type: Literal["resize_requested"] = "resize_requested"
     workers: int | None = Field(description="null: as many as elasticity allows again.")
-    at_samples: int | None = None
+    at_samples: int | None = Field(None, description="Not before so many samples were seen; null: at once.")
 
 
 class Joining(_Event):
@@ -60,126 +84,128 @@ class Started(_Event):
     """The first generation of an incarnation trains."""
 
     type: Literal["started"] = "started"
-    workers: int
-    kappa: float
-    batch: int
+    workers: Workers
+    kappa: Kappa
+    batch: Batch
     samples: int = Field(description="Samples seen so far: more than 0 after a restore.")
     values: Values
     epoch_size: int = Field(description="Samples in an epoch.")
-    total_samples: int
+    total_samples: int = Field(description="Samples of the whole training.")
     bn_momentum: float | None = Field(description="BatchNorm's momentum at the base batch; null: no BatchNorm.")
-    warnings: list[str] = Field([], description="Codes of the scaling rules.")
+    warnings: Codes = []
 
 
 class Resizing(_Event):
     """A new generation was announced."""
 
     type: Literal["resizing"] = "resizing"
-    workers: tuple[int, int]
-    cause: str
-    reason: str
+    workers: Pair
+    cause: Cause
+    reason: Reason
 
 
 class Resized(_Event):
     """A new generation trains. The fields of `views.Resize`."""
 
     type: Literal["resized"] = "resized"
-    cause: str
-    reason: str
-    samples: int
-    workers: tuple[int, int]
-    kappa: tuple[float, float]
-    batch: tuple[int, int]
+    cause: Cause
+    reason: Reason
+    samples: Samples
+    workers: Pair
+    kappa: Kappas
+    batch: Pair
     before: Values
     after: Values
-    state_factors: dict[str, float]
-    warnings: list[str]
-    decide_s: float
-    pause_s: float
-    steps_lost: int
-    samples_lost: int
+    state_factors: StateFactors
+    warnings: Codes
+    decide_s: DecideS
+    pause_s: PauseS
+    steps_lost: StepsLost
+    samples_lost: SamplesLost
 
 
 class RankLost(_Event):
     """A worker died or was given up."""
 
     type: Literal["rank_lost"] = "rank_lost"
-    rank: int
-    reason: str
+    rank: int = Field(description="Which one, among those of its generation, from 0.")
+    reason: Reason
 
 
 class Committed(_Event):
     """Samples [start, stop) of the run are trained on, by this generation. Ranges of a line are gapless."""
 
     type: Literal["committed"] = "committed"
-    start: int
-    stop: int
+    start: int = Field(description="Samples seen before.")
+    stop: int = Field(description="Samples seen after.")
 
 
 class Metrics(_Event):
     """Points of the training curves; x is samples seen."""
 
     type: Literal["metrics"] = "metrics"
-    points: list[tuple[int, dict[str, float | None]]] = Field(description="A value that is not finite is null.")
+    points: list[tuple[int, dict[str, float | None]]] = Field(
+        description="Samples seen, and values by the name of their curve; a value that is not finite is null."
+    )
 
 
 class Evaluated(_Event):
     """Scores at a sample."""
 
     type: Literal["evaluated"] = "evaluated"
-    samples: int
-    target: dict[str, float | None] = Field(description="A score that is not finite is null.")
-    ema: dict[str, float | None] | None
+    samples: Samples
+    target: Scores = Field(description=f"Of the weights that are trained, by name. {NOT_FINITE}")
+    ema: Scores | None = Field(description="The same of their EMA; null: the job has none.")
 
 
 class CheckpointSaved(_Event):
     """A checkpoint is durable."""
 
     type: Literal["checkpoint_saved"] = "checkpoint_saved"
-    samples: int
-    name: str
-    bytes: int
+    samples: Samples
+    name: str = Field(description="Within the job.")
+    bytes: int = Field(description="Size of all its files.")
 
 
 class CheckpointFailed(_Event):
     """A checkpoint could not be written; the one before is still there."""
 
     type: Literal["checkpoint_failed"] = "checkpoint_failed"
-    samples: int
-    message: str
+    samples: Samples
+    message: Message
 
 
 class Rollback(_Event):
     """No worker survived: training goes on from a checkpoint; what was committed after it is void."""
 
     type: Literal["rollback"] = "rollback"
-    to_samples: int
+    to_samples: int = Field(description="Samples that the checkpoint has seen.")
 
 
 class Exported(_Event):
     """The final weights lie in the job's storage."""
 
     type: Literal["exported"] = "exported"
-    artifacts: dict[str, str] = Field(description="Name -> URL.")
+    artifacts: dict[str, str] = Field(description="Where each lies in the storage, by name.")
 
 
 class Finished(_Event):
     """The controller has nothing left to do."""
 
     type: Literal["finished"] = "finished"
-    outcome: Literal["succeeded", "failed", "cancelled", "paused"]
-    code: str
-    message: str
-    traceback: str | None = None
-    log_tail: list[str] = []
+    outcome: Literal["succeeded", "failed", "cancelled", "paused"] = Field(description="How it ended.")
+    code: Code
+    message: Message
+    traceback: str | None = Field(None, description="Of a failure.")
+    log_tail: list[str] = Field([], description="The last log lines before a failure.")
 
 
 class Warned(_Event):
     """Something to know, nothing to stop for."""
 
     type: Literal["warning"] = "warning"
-    code: str
-    message: str
+    code: Code
+    message: Message
 
 
 ServiceEvent = Submitted | PhaseChanged | ResizeRequested

@@ -115,7 +115,9 @@ class RecipeSpec(_Part):
 class ScheduleSpec(_Part):
     """How long to train, and the learning rate on the way: a function of samples seen."""
 
-    budget: PositiveDuration
+    budget: PositiveDuration = Field(
+        description="The whole training, such as 50 epochs, 100000 samples, 9000 base_steps."
+    )
     warmup: Duration = Field("0 samples", validate_default=True, description="Linear warm-up from 0.")
     lr: Literal["constant", "cosine"] = Field("constant", description="After the warm-up.")
 
@@ -129,9 +131,13 @@ class ClipSpec(_Part):
 class EmaSpec(_Part):
     """The exponential moving average of the weights."""
 
-    momentum: float | None = Field(None, ge=0, le=1, description="rho at the base batch, one update a base step.")
+    momentum: float | None = Field(
+        None, ge=0, le=1, description="At the base batch, one update a base step: rho in the paper of the EMA rule."
+    )
     half_life: PositiveDuration | None = Field(None, description="Instead of the momentum.")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: from rho to 1 over the budget.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: from the momentum to 1 over the budget."
+    )
     warmup: bool = Field(False, description="At most (1 + t) / (10 + t) after t base steps, so that it starts short.")
     order: Literal["after", "before"] = Field(
         "after", description="Average the weights after each optimizer step, as torch does, or before it, as papers do."
@@ -160,7 +166,11 @@ ScaledPart = Literal["lr", "optimizer", "state", "ema", "batchnorm"]
 class ScalingSpec(_Part):
     """How hyperparameters follow the batch."""
 
-    rule: Literal["matched", "published"] = "matched"
+    rule: Literal["matched", "published"] = Field(
+        "matched",
+        description="matched: training follows that at the base batch at the same sample. published: the scaling rules "
+        "as papers have them, for comparisons.",
+    )
     second_moment: Literal["assume_noise", "measured", "per_worker"] | None = Field(
         None,
         description="How Adam-like rules treat gradient noise. assume_noise: the gradient is noise alone. measured: "
@@ -185,8 +195,8 @@ class ScalingSpec(_Part):
 class ProgressiveStage(_Part):
     """The largest kappa up to some point of the training."""
 
-    until: Duration
-    kappa_max: float = Field(gt=0, le=1e4)
+    until: Duration = Field(description="Where the stage ends, from the start of the training.")
+    kappa_max: float = Field(gt=0, le=1e4, description="Largest batch multiplier until then.")
 
 
 class ElasticitySpec(_Part):
@@ -227,7 +237,7 @@ class ElasticitySpec(_Part):
 class ResourcesSpec(_Part):
     """What one worker occupies."""
 
-    cpu: float = Field(1, gt=0, le=1024)
+    cpu: float = Field(1, gt=0, le=1024, description="CPUs, also parts of one.")
     gpu: Annotated[Literal[0, 1], BeforeValidator(_no_flag)] = Field(
         0, description="1: each worker has a GPU of its own, and trains on it."
     )
@@ -249,12 +259,12 @@ class EvaluationSpec(_Part):
 class JobSpec(_Part):
     """A training job. Values are those tuned at the base batch; the service derives the rest."""
 
-    name: Name
+    name: Name = Field(description="What it is called; several jobs may have the same.")
     recipe: RecipeSpec
-    optimizer: OptimizerSpec
+    optimizer: OptimizerSpec = Field(description="Which optimizer, and its hyperparameters at the base batch.")
     schedule: ScheduleSpec
-    clip: ClipSpec | None = None
-    ema: EmaSpec | None = None
+    clip: ClipSpec | None = Field(None, description="null: no clipping.")
+    ema: EmaSpec | None = Field(None, description="null: no average.")
     batch: BatchSpec
     scaling: ScalingSpec = Field(default_factory=ScalingSpec)
     elasticity: ElasticitySpec = Field(default_factory=ElasticitySpec)
@@ -281,7 +291,7 @@ class JobSpec(_Part):
     data_seed: int | None = Field(
         None, ge=0, lt=2**63, description="Of the order of samples and their augmentation alone; null: the seed."
     )
-    labels: dict[Label, Label] = Field({}, max_length=64)
+    labels: dict[Label, Label] = Field({}, max_length=64, description="Your own keys and values, to find it by.")
 
     @model_validator(mode="after")
     def _measures_what_it_follows(self) -> JobSpec:
@@ -327,7 +337,8 @@ class ResizeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     workers: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        description="null: as many as elasticity allows again; takes back the size that was asked for, and what waits."
+        description="How many, within the job's elasticity.workers. null: as many as that allows again; takes back the "
+        "size that was asked for, and what waits."
     )
     at_samples: int | None = Field(
         None, ge=0, lt=2**63, description="Not before so many samples; null: at once, as where workers is null."
@@ -346,8 +357,8 @@ class ElasticityPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    workers: tuple[int, int] | None = None
-    kappa: tuple[float, float] | None = None
+    workers: tuple[int, int] | None = Field(None, description="Fewest and most workers.")
+    kappa: tuple[float, float] | None = Field(None, description="Smallest and largest batch multiplier.")
 
 
 class JobPatch(BaseModel):
@@ -355,6 +366,6 @@ class JobPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    elasticity: ElasticityPatch | None = None
-    priority: int | None = Field(None, ge=-1000, le=1000)
-    labels: dict[Label, Label] | None = Field(None, max_length=64)
+    elasticity: ElasticityPatch | None = Field(None, description="What is left out stays.")
+    priority: int | None = Field(None, ge=-1000, le=1000, description="Higher goes first.")
+    labels: dict[Label, Label] | None = Field(None, max_length=64, description="Take the place of all that it has.")

@@ -48,7 +48,8 @@ def _model(name: str) -> type[_Optimizer]:
     for key, default in RULES[name].defaults.items():
         kind, meaning = FIELDS[key]
         fields[key] = (kind, Field(... if key == "lr" else default, description=meaning))
-    return create_model(f"{name.capitalize()}Spec", __base__=_Optimizer, __module__=__name__, **fields)
+    meaning = f"The hyperparameters of {name} at the base batch, by torch's names."
+    return create_model(f"{name.capitalize()}Spec", __base__=_Optimizer, __module__=__name__, __doc__=meaning, **fields)
 
 
 OPTIMIZERS: dict[str, type[_Optimizer]] = {name: _model(name) for name in RULES}

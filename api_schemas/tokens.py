@@ -72,12 +72,12 @@ class TokenRequest(BaseModel):
 class Token(BaseModel):
     """A token, without its secret."""
 
-    id: str
-    name: str
+    id: str = Field(description="What it is revoked by; no secret.")
+    name: str = Field(description="Whose it is, or what for.")
     scope: Scope
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
+    created_at: datetime = Field(description="When it was made, in UTC.")
+    expires_at: datetime | None = Field(description="From when on it is refused, in UTC; null: never.")
+    revoked_at: datetime | None = Field(description="When it was revoked, in UTC; null: it was not.")
 
 
 class NewToken(Token):
@@ -89,5 +89,5 @@ class NewToken(Token):
 class Session(BaseModel):
     """Whether the service asks for tokens, and whose came with this request."""
 
-    auth: Literal["none", "token"]
-    token: Token | None
+    auth: Literal["none", "token"] = Field(description="token: the service asks for one.")
+    token: Token | None = Field(description="That of this request; null: none was asked for.")

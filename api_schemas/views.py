@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -12,8 +12,42 @@ from api_schemas.jobs import JobSpec
 
 SHORT_OF_SLOTS = "short_of_slots"
 """Code of a job that runs on fewer workers than it may have, for want of room."""
-Values = dict[str, Any]
-"""Hyperparameters by name: what `scaling.derive` returns, and ema_momentum, bn_momentum, clip_norm where used."""
+Values = Annotated[
+    dict[str, Any],
+    Field(
+        description="Hyperparameters by name: those of the optimizer, and `ema_momentum` (rho in the paper of the EMA "
+        "scaling rule), `bn_momentum` and `clip_norm` where the job has them."
+    ),
+]
+Samples = Annotated[int, Field(description="Samples that the training has seen by then, since its first one.")]
+Kappa = Annotated[float, Field(description="Batch multiplier: the batch over the base batch that was tuned.")]
+Batch = Annotated[int, Field(description="Samples per optimizer step, of all workers together.")]
+Generation = Annotated[
+    int, Field(description="Counts the sets of workers that train together: each change of size begins a new one.")
+]
+Workers = Annotated[int, Field(description="Workers that train.")]
+Pair = Annotated[tuple[int, int], Field(description="Before and after.")]
+Kappas = Annotated[tuple[float, float], Field(description="Batch multiplier before and after.")]
+StateFactors = Annotated[
+    dict[str, float], Field(description="What the optimizer's state is multiplied with at the change, by its name.")
+]
+Codes = Annotated[list[str], Field(description="Codes of what the scaling rules warn of, such as `step_coarse`.")]
+DecideS = Annotated[float, Field(description="Seconds from the request to the plan.")]
+PauseS = Annotated[
+    float, Field(description="Seconds from the end of the last step before to the start of the first after.")
+]
+StepsLost = Annotated[int, Field(description="Optimizer steps that had to be done again.")]
+SamplesLost = Annotated[int, Field(description="Samples of these steps.")]
+Scores = dict[str, float | None]
+NOT_FINITE = "A score that is not finite is null."
+Cause = Annotated[
+    str, Field(description="Why, for programs: api, allocator, capacity, drain, rank_lost, joined, resume, ...")
+]
+Reason = Annotated[str, Field(description="Why, as a sentence.")]
+JobId = Annotated[str, Field(description="The job's id, as the addresses have it.")]
+Revision = Annotated[int, Field(description="Grows with every change of what is said of the job.")]
+Created = Annotated[datetime, Field(description="When it was submitted, in UTC.")]
+Updated = Annotated[datetime, Field(description="When something of it changed last, in UTC.")]
 
 
 class Phase(StrEnum):
@@ -41,7 +75,7 @@ class JobStatus(BaseModel):
     """The phase, since when, and why."""
 
     phase: Phase
-    since: datetime
+    since: datetime = Field(description="When the phase began, in UTC.")
     code: str = Field(description="Why, for programs: `waiting_for_slots`, `short_of_slots`, `recipe_raised`, ...")
     message: str = Field(description="Why, as a sentence that a person can act on.")
     traceback: str | None = Field(None, description="Of a failure.")
@@ -61,35 +95,35 @@ class JobStatus(BaseModel):
 class Progress(BaseModel):
     """How far the training is, in samples."""
 
-    samples: int = 0
-    total_samples: int | None = Field(None, description="Null until the data set was read.")
-    epoch: float = 0.0
-    eta_s: float | None = None
+    samples: Samples = 0
+    total_samples: int | None = Field(None, description="The whole training; null until the data set was read.")
+    epoch: float = Field(0.0, description="The same in epochs: 1.5 is in the middle of the second.")
+    eta_s: float | None = Field(None, description="Seconds until the end at the present pace; null: not known yet.")
 
 
 class Evaluation(BaseModel):
     """Scores of the target weights and of their EMA at the same sample."""
 
-    samples: int
-    target: dict[str, float | None] = Field(description="A score that is not finite is null.")
-    ema: dict[str, float | None] | None = None
+    samples: Samples
+    target: Scores = Field(description=f"Of the weights that are trained, by name. {NOT_FINITE}")
+    ema: Scores | None = Field(None, description="The same of their EMA; null: the job has none.")
 
 
 class JobRow(BaseModel):
     """A job in a list."""
 
-    id: str
-    name: str
-    recipe: str
+    id: JobId
+    name: str = Field(description="As its spec has it; several jobs may have the same.")
+    recipe: str = Field(description="The recipe's name.")
     status: JobStatus
-    priority: int
-    labels: dict[str, str]
-    workers: int
-    kappa: float | None
+    priority: int = Field(description="-1000 to 1000; higher goes first.")
+    labels: dict[str, str] = Field(description="What the job was labelled with.")
+    workers: Workers
+    kappa: Kappa | None = Field(description="Batch multiplier in force; null: it has not trained yet.")
     progress: Progress
-    created_at: datetime
-    updated_at: datetime
-    revision: int
+    created_at: Created
+    updated_at: Updated
+    revision: Revision
 
 
 class JobChanges(BaseModel):
@@ -97,87 +131,87 @@ class JobChanges(BaseModel):
 
     items: list[JobRow] = Field(description="Rows that changed or came in.")
     ids: list[str] | None = Field(description="All jobs of the page in their order; null: the same as before.")
-    next: str | None
+    next: str | None = Field(description="Goes into `after` for the page that follows; null: there is none.")
 
 
 class PlannedResize(BaseModel):
     """A size that was asked for, and waits for its sample."""
 
-    workers: int
-    at_samples: int
+    workers: int = Field(description="How many.")
+    at_samples: int = Field(description="Not before so many samples were seen.")
 
 
 class JobView(BaseModel):
     """A job, whole."""
 
-    id: str
-    name: str
+    id: JobId
+    name: str = Field(description="As its spec has it; several jobs may have the same.")
     spec: JobSpec
     status: JobStatus
     workers: int = Field(description="Workers that train now.")
     target_workers: int | None = Field(description="Asked for by a resize; null: as many as elasticity allows.")
     pending_resizes: list[PlannedResize] = Field([], description="Those that wait for their sample, the next first.")
-    kappa: float | None
-    batch: int | None = Field(description="Samples per optimizer step.")
-    generation: int
+    kappa: Kappa | None = Field(description="Batch multiplier in force; null: it has not trained yet.")
+    batch: Batch | None = Field(description="Samples per optimizer step, of all workers together.")
+    generation: Generation
     progress: Progress
-    values: Values = Field(description="What the trainer applies now.")
-    evaluation: Evaluation | None
+    values: Values
+    evaluation: Evaluation | None = Field(description="The newest scores; null: there are none yet.")
     noise_scale: float | None = Field(description="B_noise in samples, where it is measured.")
-    artifacts: dict[str, str] = Field(description="What the job exported, name -> URL.")
-    created_at: datetime
-    updated_at: datetime
-    revision: int
+    artifacts: dict[str, str] = Field(description="What the job exported: by name, the address that downloads it.")
+    created_at: Created
+    updated_at: Updated
+    revision: Revision
 
 
 class Resize(BaseModel):
     """A row of GET /jobs/{id}/resizes: what one change of size did."""
 
-    id: int
-    at: datetime
-    cause: str = Field(description="api, allocator, capacity, drain, rank_lost, joined, resume, ...")
-    reason: str
-    generation: int
-    samples: int
-    workers: tuple[int, int]
-    kappa: tuple[float, float]
-    batch: tuple[int, int]
+    id: int = Field(description="Grows from one to the next; what `after` counts by.")
+    at: datetime = Field(description="When the new size began to train, in UTC.")
+    cause: Cause
+    reason: Reason
+    generation: Generation
+    samples: Samples
+    workers: Pair
+    kappa: Kappas
+    batch: Pair
     before: Values
     after: Values
-    state_factors: dict[str, float]
-    warnings: list[str]
-    decide_s: float = Field(description="From the request to the plan.")
-    pause_s: float = Field(description="From the end of the last step before to the start of the first after.")
-    steps_lost: int
-    samples_lost: int
+    state_factors: StateFactors
+    warnings: Codes
+    decide_s: DecideS
+    pause_s: PauseS
+    steps_lost: StepsLost
+    samples_lost: SamplesLost
 
 
 class ResizePreview(BaseModel):
     """What a resize would change; nothing has happened."""
 
-    workers: tuple[int, int]
-    kappa: tuple[float, float]
-    batch: tuple[int, int]
+    workers: Pair
+    kappa: Kappas
+    batch: Pair
     before: Values
     after: Values
-    state_factors: dict[str, float]
+    state_factors: StateFactors
     warnings: list[str] = Field(description="Codes of the scaling rules; sentences on what else is to be known.")
 
 
 class LedgerEpoch(BaseModel):
     """Committed sample ranges of one epoch: positions in its order, half open, each with its generation."""
 
-    epoch: int
-    samples: int
-    ranges: list[tuple[int, int, int]]
+    epoch: int = Field(description="From 0.")
+    samples: int = Field(description="Samples of this epoch that were trained on.")
+    ranges: list[tuple[int, int, int]] = Field(description="[first, end, generation]: positions first to end - 1.")
 
 
 class Ledger(BaseModel):
     """What was trained on, on the surviving line."""
 
-    epochs: list[LedgerEpoch]
-    samples_lost: int
-    samples_repeated: int
+    epochs: list[LedgerEpoch] = Field(description="Those that were begun, the first one first.")
+    samples_lost: int = Field(description="Samples that no range has, though later ones were trained on; 0 is right.")
+    samples_repeated: int = Field(description="Samples that more than one range has; 0 is right.")
 
 
 class Point(NamedTuple):
@@ -196,38 +230,39 @@ class Curves(BaseModel):
 class Checkpoint(BaseModel):
     """A durable checkpoint."""
 
-    name: str
-    samples: int
-    bytes: int
-    saved_at: datetime
+    name: str = Field(description="Within the job, as its files' addresses have it.")
+    samples: Samples
+    bytes: int = Field(description="Size of all its files.")
+    saved_at: datetime = Field(description="When it was durable, in UTC.")
     files: list[str] = Field([], description="GET /jobs/{id}/checkpoints/{name}/{file} downloads one.")
 
 
 class Artifact(BaseModel):
     """A file that the job exported; GET /jobs/{id}/artifacts/{name} downloads it."""
 
-    name: str
-    bytes: int
-    url: str = Field(description="Where it lies in the job's storage.")
+    name: str = Field(description="Within the job, with folders where it has some.")
+    bytes: int = Field(description="Its size.")
+    url: str = Field(description="The address that downloads it, on this service: `/v1/jobs/{id}/artifacts/{name}`.")
+    location: str = Field(description="Where it lies in the job's storage, for whoever reaches that: a path or an URL.")
 
 
 class Health(BaseModel):
     """Answer of /healthz and /readyz."""
 
-    status: Literal["ok", "degraded"]
+    status: Literal["ok", "degraded"] = Field(description="degraded: it answers, and the cluster is away.")
     checks: dict[str, str] = Field({}, description="What was looked at, and `ok` or what is wrong.")
 
 
 class Node(BaseModel):
     """One node of the cluster."""
 
-    id: str
-    address: str
-    alive: bool
-    cpu: float
-    gpu: float
-    cpu_used: float
-    gpu_used: float
+    id: str = Field(description="Ray's.")
+    address: str = Field(description="Its IP address.")
+    alive: bool = Field(description="Whether it takes part.")
+    cpu: float = Field(description="CPUs that it offers.")
+    gpu: float = Field(description="GPUs that it offers.")
+    cpu_used: float = Field(description="CPUs that are taken, by jobs or by others.")
+    gpu_used: float = Field(description="GPUs that are taken, by jobs or by others.")
     draining: bool = Field(False, description="It is to leave: nothing is started on it any more.")
     drains_at: datetime | None = Field(None, description="When it may be gone; null: nobody said.")
 
@@ -235,26 +270,30 @@ class Node(BaseModel):
 class QueuedJob(BaseModel):
     """A job that waits, and why."""
 
-    id: str
-    name: str
-    priority: int
-    message: str
+    id: JobId
+    name: str = Field(description="As its spec has it.")
+    priority: int = Field(description="-1000 to 1000; higher goes first.")
+    message: str = Field(description="Why it waits, as a sentence.")
+
+
+Connected = Annotated[bool, Field(description="Whether the reconciler reaches the cluster.")]
+SeenAt = Annotated[datetime | None, Field(description="When it last looked, in UTC; null: never.")]
 
 
 class ClusterView(BaseModel):
     """The cluster as the reconciler last saw it."""
 
-    connected: bool
-    seen_at: datetime | None
-    nodes: list[Node]
-    queue: list[QueuedJob]
+    connected: Connected
+    seen_at: SeenAt
+    nodes: list[Node] = Field(description="All that Ray knows of.")
+    queue: list[QueuedJob] = Field(description="Jobs that wait for workers, the next first.")
 
 
 class ClusterChanges(BaseModel):
     """What is new in the cluster: a message of its stream."""
 
-    connected: bool
-    seen_at: datetime | None
+    connected: Connected
+    seen_at: SeenAt
     nodes: list[Node] = Field(description="Those that changed or came in.")
     ids: list[str] | None = Field(description="All nodes in their order; null: the same as before.")
     queue: list[QueuedJob] | None = Field(description="The whole queue; null: the same as before.")
@@ -263,9 +302,9 @@ class ClusterChanges(BaseModel):
 class RecipeInfo(BaseModel):
     """A recipe of the catalogue."""
 
-    name: str
-    summary: str
-    config_schema: dict[str, Any]
+    name: str = Field(description="What `recipe.name` of a job says.")
+    summary: str = Field(description="What is trained, in a sentence.")
+    config_schema: dict[str, Any] = Field(description="JSON schema of `recipe.config`.")
     needs_ema: bool = Field(False, description="It learns from a teacher, the EMA: a job of it must have one.")
 
 
@@ -275,5 +314,5 @@ T = TypeVar("T")
 class Page(BaseModel, Generic[T]):
     """A piece of a list; `next` goes into `after` for the piece that follows."""
 
-    items: list[T]
-    next: str | None = None
+    items: list[T] = Field(description="In the order that the address says.")
+    next: str | None = Field(None, description="Null: nothing follows.")

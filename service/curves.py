@@ -23,8 +23,10 @@ class CurveQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: list[str] = Field([], max_length=MAX_NAMES, description="As often as needed; none: all curves.")
-    start: int = Field(0, ge=0, lt=2**63, alias="from", description="First sample.")
+    name: list[str] = Field([], max_length=MAX_NAMES, description="A curve, as often as needed; none: all of them.")
+    start: int = Field(
+        0, ge=0, lt=2**63, alias="from", description="First sample, counted from the start of the training."
+    )
     stop: int | None = Field(None, ge=0, lt=2**63, alias="to", description="Last sample; none: to the end.")
     points: int | None = Field(
         None, ge=2, le=10_000, description=f"Most points of a curve; none: {DEFAULT_POINTS}, as CSV all."

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: none is mistaken for another
 _TIME, _ENTROPY = 11, 5
 _ID = f"[{_DIGITS}]{{{_TIME + _ENTROPY}}}"
+AFTER = "`next` of the page before; without it the first page."
 NO_CURSOR = "Must be a cursor as it came from this service."
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,7 +32,7 @@ def _known(cursor: str) -> str:
 PageCursor = Annotated[
     str,
     AfterValidator(_known),
-    Field(description="`next` of the page before.", json_schema_extra={"pattern": f"^{_ID}$"}),
+    Field(json_schema_extra={"pattern": f"^{_ID}$"}),
 ]
 """The id of the last row of a page of a list, newest first, as it is asked for the next one."""
 

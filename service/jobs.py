@@ -25,7 +25,7 @@ from api_schemas.views import JobRow, JobView, Phase
 from service import events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
-from service.ids import PageCursor
+from service.ids import AFTER, PageCursor
 from service.lifecycle import ACTIVE, Happening
 from service.previews import job_preview
 from service.snapshots import Snapshots
@@ -89,10 +89,10 @@ class JobQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(50, ge=1, le=200)
-    after: PageCursor | None = None
-    status: list[Phase] = Field([], max_length=20)
-    recipe: str | None = None
+    limit: int = Field(50, ge=1, le=200, description="Most jobs of the page.")
+    after: PageCursor | None = Field(None, description=AFTER)
+    status: list[Phase] = Field([], max_length=20, description="Phases, as often as needed; none: all of them.")
+    recipe: str | None = Field(None, description="The recipe's name, whole.")
     name: str | None = Field(None, description="Whole, or its beginning and a `*`: `digits*`.")
     label: list[str] = Field([], max_length=64, description="`key=value`, as often as needed.")
 

@@ -20,7 +20,7 @@ from api_schemas.errors import NotFound
 from api_schemas.tokens import NewToken, Token, TokenRequest
 from api_schemas.views import Page
 from service.db import Database, lock
-from service.ids import PageCursor, time_ordered_id
+from service.ids import AFTER, PageCursor, time_ordered_id
 from service.tables import TokenRow
 
 PREFIX = "ema"
@@ -33,8 +33,8 @@ class TokenQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(50, ge=1, le=200)
-    after: PageCursor | None = None
+    limit: int = Field(50, ge=1, le=200, description="Most tokens of the page.")
+    after: PageCursor | None = Field(None, description=AFTER)
 
 
 def create(database: Database, asked: TokenRequest) -> NewToken:

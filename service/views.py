@@ -6,6 +6,7 @@ import hashlib
 import json
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -27,7 +28,7 @@ def job_view(job: Job) -> JobView:
         values=job.values,
         evaluation=Evaluation.model_validate(job.evaluation) if job.evaluation else None,
         noise_scale=job.noise_scale,
-        artifacts=job.artifacts,
+        artifacts={name: artifact_address(job.id, name) for name in job.artifacts},
     )
 
 
@@ -40,6 +41,11 @@ def job_row(job: Job) -> JobRow:
         priority=job.priority,
         labels=job.labels,
     )
+
+
+def artifact_address(job_id: str, name: str) -> str:
+    """Where the API answers with the file."""
+    return f"/v1/jobs/{job_id}/artifacts/{quote(name)}"
 
 
 def etag(revision: int) -> str:

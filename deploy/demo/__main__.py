@@ -71,8 +71,8 @@ def _report(console: Console, results: Sequence[Result]) -> None:
         console.print(f"\n{view.name}: {view.status.phase}. {view.status.message}")
         if view.evaluation is not None:
             console.print(f"Evaluation: {scores(view.evaluation.target, view.evaluation.ema)}")
-        for name, url in view.artifacts.items():
-            console.print(f"{name}: {url}", soft_wrap=True)
+        for file in result.artifacts:
+            console.print(f"{file.name}: {file.location}", soft_wrap=True)
         if result.resizes:
             console.print(display.resize_list(result.resizes))
 

@@ -11,7 +11,7 @@ import yaml
 
 from api_schemas.board import Board
 from api_schemas.client import Client
-from api_schemas.views import JobView, Resize
+from api_schemas.views import Artifact, JobView, Resize
 from api_schemas.wording import share
 
 ARRIVAL = 0.3
@@ -25,6 +25,7 @@ class Result:
 
     view: JobView
     resizes: Sequence[Resize]
+    artifacts: Sequence[Artifact] = ()
 
 
 def spec(name: str) -> dict[str, Any]:
@@ -55,4 +56,8 @@ def play(client: Client, board: Board, sleep: Callable[[float], None]) -> list[R
     if not first.status.is_terminal:
         board.add(client.submit(spec("b")))
     board.watch(every_s=EVERY_S, sleep=sleep)
-    return [Result(view=view, resizes=list(client.iter_resizes(view.id))) for view in board.refresh()]
+    return [_result(client, view) for view in board.refresh()]
+
+
+def _result(client: Client, view: JobView) -> Result:
+    return Result(view=view, resizes=list(client.iter_resizes(view.id)), artifacts=client.artifacts(view.id).items)

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from fastapi import Header
 from fastapi.responses import Response
 
-IfNoneMatch = Annotated[str | None, Header()]
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="The `ETag` of the last answer: 304 while it is the same.")
+]
 AcceptEncoding = Annotated[str, Header(include_in_schema=False)]
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as `If-None-Match` says."}}
 WORTH_PACKING = 1000

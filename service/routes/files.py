@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
 from api_schemas.errors import Problem
@@ -15,7 +15,8 @@ from service.downloads import download
 from service.routes.conditional import UNCHANGED
 from service.routes.jobs import JobId
 from service.routes.parameters import NONE
-from service.storage import Folder
+from service.storage import Folder, Stored
+from service.views import artifact_address
 
 ARTIFACTS = "artifacts"
 FILE: dict[int | str, dict[str, Any]] = {
@@ -43,6 +44,8 @@ def _folder(job_id: JobId, database: DatabaseDep) -> Folder:
     return Folder(jobs.storage(database, job_id))
 
 
+CheckpointFile = Annotated[str, Path(description="`name` of the checkpoint and one of its `files`: `{name}/{file}`.")]
+ArtifactFile = Annotated[str, Path(description="`name` of the artifact.")]
 FolderDep = Annotated[Folder, Depends(_folder)]
 
 
@@ -60,21 +63,21 @@ def list_checkpoints(job_id: JobId, database: DatabaseDep, folder: FolderDep) ->
     dependencies=NONE,
     openapi_extra=CONDITIONS,
 )
-def get_checkpoint(path: str, folder: FolderDep, request: Request) -> Response:
-    """A file of a checkpoint: `<name>/<file>`."""
+def get_checkpoint(path: CheckpointFile, folder: FolderDep, request: Request) -> Response:
+    """A file of a checkpoint."""
     return download(folder, f"{checkpoints.FOLDER}/{path}", request)
 
 
 @router.get("/artifacts", dependencies=NONE)
-def list_artifacts(folder: FolderDep) -> Page[Artifact]:
-    """What the job exported."""
-    files = folder.files(ARTIFACTS)
-    return Page(
-        items=[
-            Artifact(name=file.path.removeprefix(f"{ARTIFACTS}/"), bytes=file.bytes, url=f"{folder.url}/{file.path}")
-            for file in files
-        ]
-    )
+def list_artifacts(job_id: JobId, folder: FolderDep) -> Page[Artifact]:
+    """What the job exported, by name."""
+    return Page(items=[_artifact(job_id, folder, file) for file in folder.files(ARTIFACTS)])
+
+
+def _artifact(job_id: str, folder: Folder, file: Stored) -> Artifact:
+    name = file.path.removeprefix(f"{ARTIFACTS}/")
+    url = artifact_address(job_id, name)
+    return Artifact(name=name, bytes=file.bytes, url=url, location=f"{folder.url}/{file.path}")
 
 
 @router.head("/artifacts/{path:path}", include_in_schema=False)
@@ -85,6 +88,6 @@ def list_artifacts(folder: FolderDep) -> Page[Artifact]:
     dependencies=NONE,
     openapi_extra=CONDITIONS,
 )
-def get_artifact(path: str, folder: FolderDep, request: Request) -> Response:
+def get_artifact(path: ArtifactFile, folder: FolderDep, request: Request) -> Response:
     """An exported file."""
     return download(folder, f"{ARTIFACTS}/{path}", request)

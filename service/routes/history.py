@@ -15,6 +15,7 @@ from api_schemas.views import Curves, Ledger, Page, Resize
 from service import curves, feed, jobs, ledger, logs, resizes
 from service.context import ContextDep, DatabaseDep
 from service.curves import CurveQuery
+from service.ids import AFTER
 from service.routes.accept import EventStream, EventStreamRoute
 from service.routes.conditional import AcceptEncoding, whole
 from service.routes.jobs import JobId
@@ -32,8 +33,8 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(100, ge=1, le=1000)
-    after: str | None = Field(None, description="`next` of the page before.")
+    limit: int = Field(100, ge=1, le=1000, description="Most items of the page.")
+    after: str | None = Field(None, description=AFTER)
 
 
 class EventQuery(PageQuery):
@@ -41,7 +42,7 @@ class EventQuery(PageQuery):
 
     newest_first: bool = Field(False, description="Page back, from what happened last.")
     type: list[EventType] = Field(
-        [], max_length=len(get_args(EventType)), description="As often as needed; none: all of them."
+        [], max_length=len(get_args(EventType)), description="Events of this type, as often as needed; none: all."
     )
 
 
@@ -104,7 +105,7 @@ def metrics(
     job_id: JobId,
     query: Annotated[CurveQuery, Query()],
     database: DatabaseDep,
-    accept: Annotated[str, Header()] = "",
+    accept: Annotated[str, Header(alias="Accept", description="`text/csv` for lines of name,samples,value.")] = "",
     accept_encoding: AcceptEncoding = "",
 ) -> Response:
     """Training curves over samples seen. With `Accept: text/csv` as CSV."""

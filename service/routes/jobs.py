@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
@@ -44,12 +44,20 @@ class DryRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: bool = False
+    dry_run: bool = Field(False, description="Only say what would come of it: nothing happens.")
 
 
 DryRunQuery = Annotated[DryRun, Query()]
-JobId = Annotated[str, Path(max_length=polls.LONGEST_ID)]
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+JobId = Annotated[str, Path(max_length=polls.LONGEST_ID, description="The job's id.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Your own name of this request: sent again with the same body it is answered with the same job.",
+    ),
+]
 
 
 @router.post("", status_code=201, responses=NOT_NEW, openapi_extra=takes(JobSpec))

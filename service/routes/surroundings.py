@@ -45,16 +45,25 @@ def recipes(database: DatabaseDep) -> Page[RecipeInfo]:
     return surroundings.recipes(database)
 
 
+RecipePath = Annotated[RecipeName, Path(description="Of the catalogue, or `package.module:Class`.")]
+
+
 class Packages(BaseModel):
     """Where a user's own recipe comes from."""
 
     model_config = ConfigDict(extra="forbid")
 
-    py_modules: list[ModuleUrl] = Field([], max_length=20, description="As `recipe.py_modules` of a job.")
+    py_modules: list[ModuleUrl] = Field(
+        [], max_length=20, description="URLs of its packages, as `recipe.py_modules` of a job."
+    )
 
 
 @router.get("/v1/recipes/{name}", tags=["recipes"])
-def recipe(name: Annotated[RecipeName, Path()], query: Annotated[Packages, Query()], context: ContextDep) -> RecipeInfo:
+def recipe(
+    name: RecipePath,
+    query: Annotated[Packages, Query()],
+    context: ContextDep,
+) -> RecipeInfo:
     """A recipe of the catalogue, or your own `package.module:Class`, which a process of the service then imports."""
     asked = RecipeSpec(name=name, py_modules=tuple(query.py_modules))
     return surroundings.recipe(context.database, asked, context.read_recipe)

@@ -23,7 +23,7 @@ SESSION_S = 12 * 3600
 """How long a browser keeps the cookie: a day's work."""
 
 router = APIRouter(prefix="/v1", tags=["access"], responses={"default": {"model": Problem}})
-TokenId = Annotated[str, Path(max_length=32)]
+TokenId = Annotated[str, Path(max_length=32, description="The token's `id`.")]
 
 
 @router.post("/tokens", status_code=201, openapi_extra=takes(TokenRequest), dependencies=NONE)

@@ -182,8 +182,12 @@ class Job(FollowedJob):
         return found[0]
 
     def weights(self, name: str = "ema") -> Mapping[str, Tensor]:
-        exported: dict[str, Tensor] = load_file(self.view.artifacts[f"{name}.safetensors"])
+        exported: dict[str, Tensor] = load_file(self.location(f"{name}.safetensors"))
         return exported
+
+    def location(self, artifact: str) -> Path:
+        """Where it lies in the storage."""
+        return Path(next(each.location for each in self.stage.client.artifacts(self.id).items if each.name == artifact))
 
 
 def _runs(pid: int) -> bool:

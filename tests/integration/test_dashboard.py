@@ -264,7 +264,7 @@ def test_the_parts_of_a_job_that_has_ended(screen: Screen, ended: Job) -> None:
     part(page, "Checkpoints", "ema.safetensors")
     with page.expect_download() as download:
         page.get_by_role("link", name="ema.safetensors").click()
-    assert Path(download.value.path()).read_bytes() == Path(ended.view.artifacts["ema.safetensors"]).read_bytes()
+    assert Path(download.value.path()).read_bytes() == ended.location("ema.safetensors").read_bytes()
 
 
 def chart(page: Page, title: str) -> Locator:

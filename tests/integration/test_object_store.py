@@ -90,7 +90,7 @@ def test_the_service_shows_what_the_bucket_holds(stage: Stage, bucket: Bucket, t
     last = checkpoints[-1]
     weights = next(file for file in last.files if file.startswith("ema-"))
     artifacts = {each.name: each for each in client.artifacts(job.id).items}
-    assert artifacts["ema.safetensors"].url == f"{bucket.url}/{job.id}/artifacts/ema.safetensors"
+    assert artifacts["ema.safetensors"].location == f"{bucket.url}/{job.id}/artifacts/ema.safetensors"
     exported = load_file(client.download(job.id, "ema.safetensors", tmp_path / "exported"))
     kept = load_file(client.download_checkpoint(job.id, last.name, weights, tmp_path / "kept"))
     assert all((exported[name] == tensor).all() for name, tensor in kept.items())

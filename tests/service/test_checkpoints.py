@@ -104,19 +104,26 @@ def test_a_manifest_that_cannot_be_read_hides_no_other_checkpoint(world: World, 
     assert [row["samples"] for row in listed(world, controller.job)] == [640]
 
 
-def test_artifacts_are_listed_where_they_lie(world: World) -> None:
+def test_artifacts_are_listed_with_their_addresses_and_where_they_lie(world: World) -> None:
     job = world.submit()
     assert world.get(f"/v1/jobs/{job}/artifacts") == {"items": [], "next": None}
     file = world.store(job, "artifacts/ema.safetensors", b"12345")
-    world.store(job, "artifacts/plots/loss.png", b"1")
+    other = world.store(job, "artifacts/plots/a b.png", b"1")
+    below = f"/v1/jobs/{job}/artifacts"
     assert world.get(f"/v1/jobs/{job}/artifacts")["items"] == [
-        {"name": "ema.safetensors", "bytes": 5, "url": str(file)},
-        {"name": "plots/loss.png", "bytes": 1, "url": str(file.parent / "plots/loss.png")},
+        {"name": "ema.safetensors", "bytes": 5, "url": f"{below}/ema.safetensors", "location": str(file)},
+        {"name": "plots/a b.png", "bytes": 1, "url": f"{below}/plots/a%20b.png", "location": str(other)},
+    ]
+    assert [world.http.get(f"{below}/{path}").content for path in ("ema.safetensors", "plots/a%20b.png")] == [
+        b"12345",
+        b"1",
     ]
 
 
 def test_the_job_names_what_it_exported(world: World) -> None:
     controller = world.run()
-    controller.report({"type": "exported", "artifacts": {"ema": "/a/ema.safetensors"}})
-    controller.report({"type": "exported", "artifacts": {"target": "/a/target.safetensors"}})
-    assert world.job(controller.job)["artifacts"] == {"ema": "/a/ema.safetensors", "target": "/a/target.safetensors"}
+    names = ("ema.safetensors", "model.safetensors")
+    for name in names:
+        controller.report({"type": "exported", "artifacts": {name: f"/a/{name}"}})
+    below = f"/v1/jobs/{controller.job}/artifacts"
+    assert world.job(controller.job)["artifacts"] == {name: f"{below}/{name}" for name in names}

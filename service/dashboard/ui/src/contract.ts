@@ -165,7 +165,10 @@ export interface Checkpoint {
 export interface Artifact {
   name: string;
   bytes: number;
+  /** That downloads it. */
   url: string;
+  /** Where it lies in the storage. */
+  location: string;
 }
 
 export interface Node {
