@@ -225,7 +225,10 @@ WorkerEvent = (
     | Finished
     | Warned
 )
-Event = Annotated[ServiceEvent | WorkerEvent, Field(discriminator="type")]
+Event = Annotated[
+    ServiceEvent | WorkerEvent,
+    Field(discriminator="type", description="Something that happened to a job; `type` says what."),
+]
 EventType = Literal[
     "submitted",
     "phase",

@@ -10,9 +10,11 @@ from functools import partial
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
+from api_schemas.events import Event
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import ScalingPreviewRequest
 from api_schemas.tokens import TokenRequest
+from api_schemas.views import ClusterChanges, JobChanges
 from service import jobs as job_records
 from service import openapi, problems
 from service.access import Access
@@ -71,7 +73,8 @@ def create_app(
     problems.install(app)
     access = Access(database) if settings.auth == "token" else None
     bodies = (JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest, TokenRequest)
-    openapi.describe(app, *bodies, closed=access is not None)
+    messages = {"JobChanges": JobChanges, "ClusterChanges": ClusterChanges, "Event": Event}
+    openapi.describe(app, bodies=bodies, messages=messages, closed=access is not None)
     app.add_middleware(Polls, context=app.state.context)  # within the next one
     app.add_middleware(
         Guard, hosts=_hosts(settings), access=access, answered=meters.answered, new_request_id=new_request_id

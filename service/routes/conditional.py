@@ -13,6 +13,7 @@ IfNoneMatch = Annotated[
 ]
 AcceptEncoding = Annotated[str, Header(include_in_schema=False)]
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as `If-None-Match` says."}}
+TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 WORTH_PACKING = 1000
 """Bytes; a shorter text gains nothing."""
 LEVEL = 1  # of gzip: a page of jobs shrinks to a fifth; the higher ones take three times as long for a tenth of that

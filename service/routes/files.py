@@ -14,27 +14,25 @@ from service.context import DatabaseDep
 from service.downloads import download
 from service.routes.conditional import UNCHANGED
 from service.routes.jobs import JobId
-from service.routes.parameters import NONE
+from service.routes.parameters import NONE, headers
 from service.storage import Folder, Stored
 from service.views import artifact_address
 
 ARTIFACTS = "artifacts"
+BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {}}},
-    206: {"description": "The range asked for."},
+    200: {"content": BYTES},
+    206: {"description": "The range asked for.", "content": BYTES},
     **UNCHANGED,
 }
-CONDITIONS = {
-    "parameters": [
-        {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
-        for name, meaning in {
-            "Range": "A part of the file, such as `bytes=0-1023`; what is no single range of bytes is ignored.",
-            "If-Range": "The ETag that the range is to be of; else the file comes whole.",
-            "If-Match": "The ETag that the file must have.",
-            "If-None-Match": "The ETag of what is known already.",
-        }.items()
-    ]
-}
+CONDITIONS = headers(
+    {
+        "Range": "A part of the file, such as `bytes=0-1023`; what is no single range of bytes is ignored.",
+        "If-Range": "The ETag that the range is to be of; else the file comes whole.",
+        "If-Match": "The ETag that the file must have.",
+        "If-None-Match": "The ETag of what is known already.",
+    }
+)
 """For openapi.json: what `download` reads from the request."""
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["files"], responses={"default": {"model": Problem}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
@@ -16,16 +16,21 @@ from service import curves, feed, jobs, ledger, logs, resizes
 from service.context import ContextDep, DatabaseDep
 from service.curves import CurveQuery
 from service.ids import AFTER
+from service.openapi import sends
 from service.routes.accept import EventStream, EventStreamRoute
-from service.routes.conditional import AcceptEncoding, whole
+from service.routes.conditional import TEXT, AcceptEncoding, whole
 from service.routes.jobs import JobId
-from service.routes.parameters import NONE
+from service.routes.parameters import NONE, RESUMES
 from service.routes.polls import view
 from service.standing import Standing
 from service.storage import Folder
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["history"], responses={"default": {"model": Problem}})
 streams = APIRouter(prefix=router.prefix, tags=["history"], route_class=EventStreamRoute, include_in_schema=False)
+
+
+CSV: dict[int | str, Any] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+LIVE_EVENTS = sends("Event", "What happened already comes first, or what came after `Last-Event-ID`.")
 
 
 class PageQuery(BaseModel):
@@ -87,9 +92,9 @@ async def stream(
     return EventStream(feed.stream(context.channels, context.database, job_id, after, standing))
 
 
-@router.get("/events")
+@router.get("/events", responses=LIVE_EVENTS, openapi_extra=RESUMES)
 def events(job_id: JobId, query: Annotated[EventQuery, Query()], database: DatabaseDep) -> EventPage:
-    """Events, oldest first. With `Accept: text/event-stream` a live stream that `Last-Event-ID` resumes.
+    """Events, oldest first. With `Accept: text/event-stream` a live stream.
 
     With `newest_first` pages lead back, and `last` of the first one to what happens later.
 
@@ -100,7 +105,7 @@ def events(job_id: JobId, query: Annotated[EventQuery, Query()], database: Datab
     return feed.page(database, job_id, after, query.limit, newest_first=query.newest_first, types=query.type)
 
 
-@router.get("/metrics", response_model=Curves)
+@router.get("/metrics", response_model=Curves, responses=CSV)
 def metrics(
     job_id: JobId,
     query: Annotated[CurveQuery, Query()],
@@ -126,7 +131,7 @@ def ledger_(job_id: JobId, database: DatabaseDep) -> Ledger:
     return ledger.read(database, job_id)
 
 
-@router.get("/logs", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/logs", response_class=Response, responses=TEXT)
 def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDep) -> Response:
     """Log lines of the workers, kept after the nodes are gone."""
     folder = Folder(jobs.storage(context.database, job_id))

@@ -18,11 +18,11 @@ from service import changes, jobs, resizes
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.looks import EVERY
-from service.openapi import takes
+from service.openapi import sends, takes
 from service.routes import polls
 from service.routes.accept import EventStreamRoute
 from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
-from service.routes.parameters import NONE
+from service.routes.parameters import NONE, RESUMES
 from service.storage import Folder
 from service.validation import body_of
 from service.views import etag
@@ -34,6 +34,8 @@ LIVE = (
 NOT_NEW: dict[int | str, dict[str, Any]] = {
     200: {"model": JobView | JobPreview, "description": "The job that has this Idempotency-Key; or a dry run."}
 }
+
+LIVE_PAGE = UNCHANGED | sends("JobChanges", "The first has the whole page, or what is new since `Last-Event-ID`.")
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": Problem}})
 streams = APIRouter(prefix=router.prefix, tags=["jobs"], route_class=EventStreamRoute, include_in_schema=False)
@@ -105,14 +107,14 @@ async def stream(
         yield message
 
 
-@router.get("", responses=UNCHANGED, response_model=Page[JobRow])
+@router.get("", responses=LIVE_PAGE, openapi_extra=RESUMES, response_model=Page[JobRow])
 def listing(
     query: Annotated[JobQuery, Query()],
     context: ContextDep,
     if_none_match: IfNoneMatch = None,
     accept_encoding: AcceptEncoding = "",
 ) -> Response:
-    """Jobs, newest first. With `Accept: text/event-stream` the page and then what changes in it, as `JobChanges`."""
+    """Jobs, newest first. With `Accept: text/event-stream` the page, and then what changes in it."""
     page = jobs.listing(context.database, query, context.rows)
     tag = page.tag
     return unchanged(tag, if_none_match) or whole(page.text, tag, accept_encoding)

@@ -19,13 +19,15 @@ from api_schemas.views import ClusterView, Health, Page, RecipeInfo
 from service import picture, reference, surroundings
 from service.context import ContextDep, DatabaseDep
 from service.looks import EVERY
-from service.openapi import takes
+from service.openapi import sends, takes
 from service.previews import scaling_preview
 from service.routes.accept import EventStreamRoute
-from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
+from service.routes.conditional import TEXT, UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE
 from service.validation import body_of
 from service.views import etag_of
+
+LIVE_PICTURE = UNCHANGED | sends("ClusterChanges", "The first has the whole picture.")
 
 router = APIRouter(responses={"default": {"model": Problem}})
 streams = APIRouter(tags=["cluster"], route_class=EventStreamRoute, include_in_schema=False)
@@ -77,11 +79,11 @@ async def stream(context: ContextDep) -> AsyncIterator[ServerSentEvent]:
         yield message
 
 
-@router.get("/v1/cluster", tags=["cluster"], responses=UNCHANGED, response_model=ClusterView, dependencies=NONE)
+@router.get("/v1/cluster", tags=["cluster"], responses=LIVE_PICTURE, response_model=ClusterView, dependencies=NONE)
 def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None, accept_encoding: AcceptEncoding = "") -> Response:
     """Nodes and queue, as the reconciler last saw them. When that was does not count as a change.
 
-    With `Accept: text/event-stream` the same, and then what changes in it, as `ClusterChanges`.
+    With `Accept: text/event-stream` the same, and then what changes in it.
     """
     view = surroundings.cluster(database)
     tag = etag_of(view.model_dump_json(exclude={"seen_at"}), ClusterView)
@@ -111,7 +113,12 @@ def readyz(database: DatabaseDep) -> Health:
 
 
 @router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    tags=["health"],
+    response_class=Response,
+    responses=TEXT,
+)
 def metrics(context: ContextDep) -> Response:
     """Jobs, slots, resizes with their pauses, samples, and how fast the API answers, for Prometheus."""
     return Response(context.meters.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
