@@ -180,9 +180,21 @@ class Client:
 
     # What happened
 
-    def events(self, job: str, *, after: str | None = None, limit: int | None = None) -> EventPage:
-        """A page of events, oldest first; its `last` as `after` leads to what happens later."""
-        return parse(self._get(_path(job, "events"), after=after, limit=limit), EventPage)
+    def events(
+        self,
+        job: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool | None = None,
+        types: Sequence[str] | None = None,
+    ) -> EventPage:
+        """A page of events, oldest first; its `last` as `after` leads to what happens later.
+
+        With `newest_first` pages lead back, and `last` of the first one to what happens later.
+        """
+        asked = {"newest_first": newest_first, "type": list(types) if types else None}
+        return parse(self._get(_path(job, "events"), after=after, limit=limit, **asked), EventPage)
 
     def watch(self, job: str, *, after: str | None = None) -> Iterator[Event]:
         """Every event, those of the past first, then as they happen; ends with the job."""
@@ -203,8 +215,22 @@ class Client:
         points: int | None = None,
     ) -> Curves:
         """Training curves over samples seen, each thinned to so many points."""
-        params = {"name": list(names) if names else None, "from": start, "to": stop, "points": points}
-        return parse(self._get(_path(job, "metrics"), **params), Curves)
+        return parse(self._get(_path(job, "metrics"), **_curves(names, start, stop, points)), Curves)
+
+    def metrics_csv(
+        self,
+        job: str,
+        names: Sequence[str] | None = None,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int | None = None,
+    ) -> Iterator[str]:
+        """The same as lines of CSV while they arrive, the first `name,samples,value`; without `points` all of them."""
+        params = _curves(names, start, stop, points)
+        headers = {"Accept": "text/csv"}
+        with self._connection.stream(_path(job, "metrics"), params=params, headers=headers) as response:
+            yield from lines(response.iter_text())
 
     def resizes(self, job: str, *, after: str | None = None, limit: int | None = None) -> Page[Resize]:
         """What each change of size did."""
@@ -307,6 +333,10 @@ class Client:
 
 def _path(job: str, *parts: str) -> str:
     return "/".join(["/v1/jobs", *(quote(part, safe="") for part in (job, *parts))])
+
+
+def _curves(names: Sequence[str] | None, start: int | None, stop: int | None, points: int | None) -> dict[str, Any]:
+    return {"name": list(names) if names else None, "from": start, "to": stop, "points": points}
 
 
 def _body(value: BaseModel | Mapping[str, Any]) -> Any:

@@ -13,7 +13,6 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from api_schemas.previews import ScalingRow, SizePreview
 from api_schemas.views import ClusterView, JobRow, JobView, Node, Phase, RecipeInfo, Resize, ResizePreview
@@ -58,7 +57,7 @@ def live(jobs: Iterable[tuple[JobView, float | None]]) -> RenderableType:
 
 def job_list(rows: Sequence[JobRow], now: datetime) -> RenderableType:
     """Jobs, one a line; why, for those that do not train as they should."""
-    table = _table("id", "name", "phase", "workers", "done", "age", "why")
+    table = grid("id", "name", "phase", "workers", "done", "age", "why")
     for row in rows:
         why = row.status.message if row.status.phase in EXPLAINED or row.status.falls_short else ""
         done = f"{share(row.progress):.0%}"
@@ -76,12 +75,12 @@ def job_view(view: JobView) -> RenderableType:
         table.add_row(name, text)
     if view.evaluation is not None:
         table.add_row("evaluation", scores(view.evaluation.target, view.evaluation.ema))
-    longest = max(map(len, view.artifacts), default=0)
-    lines = [f"{name:<{longest}}  {url}" for name, url in view.artifacts.items()]
-    urls = [Text(line, no_wrap=True, overflow="ignore") for line in lines]  # in one piece, to be copied
+    if view.artifacts:
+        table.add_row("artifacts", ", ".join(view.artifacts))
+        table.add_row("", f"`emascale artifacts {view.id} --all` downloads them.")
     tail = ["", view.status.traceback.rstrip()] if view.status.traceback else []
     log = ["", "The last lines of its log:", *view.status.log_tail] if view.status.log_tail else []
-    return Group(table, *urls, *tail, *log)
+    return Group(table, *tail, *log)
 
 
 def _facts(view: JobView) -> Iterator[tuple[str, str]]:
@@ -104,7 +103,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
 
 def before_after(change: ResizePreview | Resize) -> RenderableType:
     """Every value on both sides of a resize, and what its state is multiplied by."""
-    table = _table("", "before", "after")
+    table = grid("", "before", "after")
     sizes = {"workers": change.workers, "batch": change.batch, "kappa": change.kappa}
     for name, (before, after) in sizes.items():
         table.add_row(name, number(before), number(after))
@@ -136,7 +135,7 @@ def size_list(sizes: Sequence[SizePreview]) -> RenderableType:
 
 def recipe_list(recipes: Sequence[RecipeInfo]) -> RenderableType:
     """What can be trained, a line each."""
-    table = _table("recipe", "why")
+    table = grid("recipe", "why")
     table.columns[1].header = ""
     for recipe in recipes:
         table.add_row(recipe.name, recipe.summary)
@@ -146,7 +145,7 @@ def recipe_list(recipes: Sequence[RecipeInfo]) -> RenderableType:
 def recipe_view(recipe: RecipeInfo) -> RenderableType:
     """One recipe and its settings."""
     schema = recipe.config_schema
-    table = _table("setting", "default", "allowed", "why")
+    table = grid("setting", "default", "allowed", "why")
     table.columns[3].header = ""
     for name, setting in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else json.dumps(setting.get("default"))
@@ -172,11 +171,11 @@ def cluster_view(cluster: ClusterView) -> RenderableType:
     """Nodes, and who waits for them."""
     seen = "never" if cluster.seen_at is None else f"{cluster.seen_at:%Y-%m-%d %H:%M:%S %Z}"
     state = "connected" if cluster.connected else "not connected"
-    nodes = _table("node", "address", "state", "cpu in use", "gpu in use")
+    nodes = grid("node", "address", "state", "cpu in use", "gpu in use")
     for node in cluster.nodes:
         used = [f"{node.cpu_used:g} of {node.cpu:g}", f"{node.gpu_used:g} of {node.gpu:g}"]
         nodes.add_row(node.id[:12], node.address, _state_of(node), *used)
-    queue = _table("waiting", "name", "priority", "why")
+    queue = grid("waiting", "name", "priority", "why")
     for job in cluster.queue:
         queue.add_row(job.id, job.name, str(job.priority), job.message)
     parts: list[RenderableType] = [
@@ -211,7 +210,7 @@ class _Fitting:
 
 
 def _live(jobs: Sequence[tuple[JobView, float | None]], *, bar: int) -> Table:
-    table = _table("job", *([""] if bar else []), "", "loss", "kappa", *SHOWN.values(), "workers", "phase")
+    table = grid("job", *([""] if bar else []), "", "loss", "kappa", *SHOWN.values(), "workers", "phase")
     table.columns[0].max_width = 15
     for column in table.columns:
         column.min_width = LEAST.get(str(column.header))
@@ -223,7 +222,7 @@ def _live(jobs: Sequence[tuple[JobView, float | None]], *, bar: int) -> Table:
 
 
 def _resizes(rows: Iterable[Resize], sizes: Sequence[str], arrow: str) -> Table:
-    table = _table("sample", "cause", *sizes, *SHOWN.values(), "pause", "lost")
+    table = grid("sample", "cause", *sizes, *SHOWN.values(), "pause", "lost")
     for row in rows:
         pairs = [getattr(row, name) for name in sizes] + [(row.before.get(name), row.after.get(name)) for name in SHOWN]
         moves = [f"{number(before)}{arrow}{number(after)}" for before, after in pairs]
@@ -236,7 +235,7 @@ def _values(keys: tuple[str, ...], rows: Sequence[tuple[tuple[float, ...], Scali
     names = list(dict.fromkeys(name for _, row in rows for name in row.values))
     told = [row for _, row in rows if not row.error]
     moving = [name for name in names if len({number(row.values.get(name)) for row in told}) > 1 or len(rows) == 1]
-    table = _table(*keys, *(SHOWN.get(name, name) for name in moving))
+    table = grid(*keys, *(SHOWN.get(name, name) for name in moving))
     for key, row in rows:
         table.add_row(*map(number, key), *(number(row.values.get(name)) for name in moving))
     fixed = [f"{SHOWN.get(name, name)} {number(told[0].values.get(name))}" for name in names if name not in moving]
@@ -246,7 +245,8 @@ def _values(keys: tuple[str, ...], rows: Sequence[tuple[tuple[float, ...], Scali
     return Group(table, *(["", *below, *notes, *errors] if [*below, *notes, *errors] else []))
 
 
-def _table(*columns: str) -> Table:
+def grid(*columns: str) -> Table:
+    """An empty table; its columns stay on one line, those named `why` fold."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=column != "why", overflow="fold" if column == "why" else "ellipsis")

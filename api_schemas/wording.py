@@ -136,6 +136,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def volume(size: int) -> str:
+    """Bytes in the largest unit that fits: `812 B`, `1.2 MB`."""
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= length:
+            return f"{size / length:.1f} {unit}"
+    return f"{size} B"
+
+
 def number(value: Any) -> str:
     """Floats to four digits, lists by element, nothing as a dash."""
     if value is None:

@@ -84,6 +84,14 @@ def end(database: Database, job: str) -> None:
     Controller.launch(database, job).report(finished("succeeded"))
 
 
+def leave_weights(job: str) -> None:
+    """As its workers would, below the present folder."""
+    folder = Path("jobs", job, "artifacts")
+    folder.mkdir(parents=True)
+    for name in ("model", "ema"):
+        (folder / f"{name}.safetensors").touch()
+
+
 def test_it_begins_with_the_two_commands() -> None:
     assert [line[1] for line in typed("./run")][:2] == ["demo", "test"]
 
@@ -102,10 +110,11 @@ def test_the_command_line(client: Client, database: Database, job: str, line: li
     arguments = [job[:-1] if part == "ID" else part for part in line[1:]]
     if "--watch" in arguments:
         arguments.remove("--watch")
-    if "--follow" in arguments or arguments[0] == "watch":
+    if "--follow" in arguments or arguments[0] in ("watch", "artifacts", "delete"):
         end(database, job)
+    leave_weights(job)
 
-    result = CliRunner().invoke(command, arguments, obj=lambda _: client)
+    result = CliRunner().invoke(command, arguments, obj=lambda _: client, input="y\n")
 
     assert result.exit_code == 0, result.output
 

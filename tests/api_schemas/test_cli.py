@@ -1,68 +1,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
-from typer.testing import CliRunner, Result
 
 from api_schemas.board import Board
 from api_schemas.cli import app
 from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest, NotFound
-from api_schemas.previews import JobPreview, ScalingPreview, ScalingRow, SizePreview
-from api_schemas.views import ClusterView, JobRow, Node, Page, Phase, QueuedJob, RecipeInfo
+from api_schemas.previews import JobPreview, ScalingPreview, SizePreview
+from api_schemas.views import Artifact, Checkpoint, ClusterView, JobRow, Ledger, Page, Phase, RecipeInfo
 from tests.api_schemas.answers import (
-    NOW,
     SPEC,
     Answers,
-    history,
     job_row,
     job_view,
-    losses,
     resize_preview,
-    resize_row,
-    sse,
     story,
 )
-
-JOB = "/v1/jobs/abc123"
-
-
-@pytest.fixture
-def service() -> Answers:
-    answers = Answers()
-    answers.add("GET", JOB, job_view())
-    return answers
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> str:
-    path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(SPEC))
-    return str(path)
-
-
-def emascale(service: Answers, *arguments: str, **options: Any) -> Result:
-    """The command, run over prepared answers."""
-
-    def connect(url: str | None) -> Any:
-        return service.client(url or "http://service")
-
-    return CliRunner().invoke(app, arguments, obj=connect, **options)
-
-
-def ended(phase: Phase) -> Answers:
-    """A job that is over, with its story and its one resize."""
-    service = Answers()
-    service.add("GET", JOB, job_view(phase=phase))
-    service.add("GET", f"{JOB}/events", history(*story()))
-    service.add("SSE", f"{JOB}/events", httpx.Response(200, text=sse(*story())))
-    service.add("GET", f"{JOB}/metrics", losses((2000, 1.5)))
-    service.add("GET", f"{JOB}/resizes", Page(items=[resize_row()]))
-    return service
+from tests.api_schemas.commands import JOB, emascale, ended
 
 
 def test_submit_sends_the_file(service: Answers, spec: str) -> None:
@@ -168,25 +125,6 @@ def test_a_list_says_what_to_do_when_it_is_empty_or_goes_on(service: Answers) ->
     assert dict(longer.last.url.params) == {"limit": "20", "after": "cursor"}
 
 
-def test_resizes_are_all_shown_page_by_page(service: Answers) -> None:
-    pages = [Page(items=[resize_row(id=1)], next="1"), Page(items=[resize_row(id=2, workers=(2, 3))])]
-    service.add("GET", f"{JOB}/resizes", *pages)
-
-    shown = emascale(service, "resizes", "abc123").stdout
-
-    assert service.last.url.params["after"] == "1"
-    assert [line.split()[2:5] for line in shown.splitlines()[2:]] == [["4", "->", "2"], ["2", "->", "3"]]
-
-
-def test_an_empty_log_says_so_beside_the_output(service: Answers) -> None:
-    service.add("GET", f"{JOB}/logs", httpx.Response(200, text=""))
-
-    result = emascale(service, "logs", "abc123")
-
-    assert result.stdout == ""
-    assert "no such line yet" in result.stderr
-
-
 def test_whoever_stops_watching_hears_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: Board) -> None:
         raise KeyboardInterrupt
@@ -268,99 +206,6 @@ def test_what_is_asked_of_a_job_shows_where_it_is_then(service: Answers, command
     assert f"digits is {phase}" in emascale(service, command, "abc123").stdout
 
 
-def test_logs_are_printed_as_they_are(service: Answers) -> None:
-    service.add("GET", f"{JOB}/logs", httpx.Response(200, text="[rank 0] one\ntwo"))
-
-    assert emascale(service, "logs", "abc123", "--rank", "0", "--tail", "2").stdout == "[rank 0] one\ntwo\n"
-    assert dict(service.last.url.params) == {"rank": "0", "tail": "2"}
-    assert emascale(service, "logs", "abc123", "--json").stdout == '"[rank 0] one"\n"two"\n'
-
-
-def test_preview_of_an_optimizer(service: Answers) -> None:
-    rows = [ScalingRow(kappa=kappa, values={"lr": 0.1 * kappa}, warnings=[]) for kappa in (1.0, 4.0)]
-    service.add("POST", "/v1/scaling/preview", ScalingPreview(items=rows))
-
-    arguments = ("--optimizer", "sgd", "--set", "optimizer.lr=0.1", "--kappa", "1", "--kappa", "4", "--set", "ema=0.99")
-    shown = emascale(service, "preview", *arguments).stdout
-
-    assert service.body() == {"optimizer": {"name": "sgd", "lr": 0.1}, "ema": 0.99, "kappas": [1, 4]}
-    rows = [line.split() for line in shown.splitlines()]
-    assert ["1", "0.1"] in rows
-    assert ["4", "0.4"] in rows
-
-
-BYOL = RecipeInfo(
-    name="byol",
-    summary="Learn features.",
-    config_schema={
-        "properties": {
-            "depth": {"type": "integer", "minimum": 1, "maximum": 16, "default": 2, "description": "Layers."},
-            "rate": {
-                "anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "null"}],
-                "default": None,
-            },
-            "model": {"$ref": "#/$defs/Model"},
-            "folder": {"type": "string"},
-        },
-        "required": ["folder"],
-        "$defs": {"Model": {"enum": ["mlp", "cnn"]}},
-    },
-    needs_ema=True,
-)
-
-
-def test_recipes(service: Answers) -> None:
-    service.add("GET", "/v1/recipes", Page(items=[BYOL]))
-    (line,) = (line for line in emascale(service, "recipes").stdout.splitlines() if "byol" in line)
-    assert "Learn features." in line
-
-
-def test_no_recipes_yet(service: Answers) -> None:
-    service.add("GET", "/v1/recipes", Page[RecipeInfo](items=[]))
-    assert "not said yet" in emascale(service, "recipes").stdout
-
-
-def test_the_settings_of_a_recipe(service: Answers) -> None:
-    service.add("GET", "/v1/recipes/byol", BYOL)
-    shown = emascale(service, "recipes", "byol").stdout
-    assert shown.startswith("Learn features.")
-    assert "a job of it must have `ema`" in shown
-    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines() if line.strip()}
-    assert rows["depth"] == "2 integer from 1 to 16 Layers."
-    assert rows["rate"] == "null number above 0 below 1 or null"
-    assert rows["model"] == "null mlp, cnn"
-    assert rows["folder"] == "required string"
-
-
-def test_cluster(service: Answers) -> None:
-    node = Node(id="f" * 56, address="127.0.0.2", alive=True, cpu=4, gpu=0, cpu_used=3, gpu_used=0)
-    waiting = QueuedJob(id="abc123", name="digits", priority=0, message="Waits for 2 workers.")
-    service.add("GET", "/v1/cluster", ClusterView(connected=True, seen_at=NOW, nodes=[node], queue=[waiting]))
-
-    shown = emascale(service, "cluster").stdout
-
-    assert "127.0.0.2" in shown
-    assert "3 of 4" in shown
-    assert "Waits for 2 workers." in shown
-
-
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        ({}, "alive"),
-        ({"alive": False}, "gone"),
-        ({"draining": True}, "to leave"),
-        ({"draining": True, "drains_at": NOW}, f"to leave by {NOW:%H:%M:%S}"),
-    ],
-)
-def test_cluster_tells_how_a_node_is(service: Answers, changes: dict[str, Any], state: str) -> None:
-    about = {"id": "f" * 56, "address": "127.0.0.2", "alive": True, "cpu": 4, "gpu": 0, "cpu_used": 3, "gpu_used": 0}
-    node = Node.model_validate(about | changes)
-    service.add("GET", "/v1/cluster", ClusterView(connected=True, seen_at=NOW, nodes=[node], queue=[]))
-    (line,) = (line for line in emascale(service, "cluster").stdout.splitlines() if "127.0.0.2" in line)
-    assert f" {state} " in line
-
-
 def prepared() -> Answers:
     service = ended(Phase.SUCCEEDED)
     service.add("POST", "/v1/jobs", job_view())
@@ -368,9 +213,14 @@ def prepared() -> Answers:
     service.add("POST", f"{JOB}/resize", job_view())
     for verb in ("pause", "resume", "cancel"):
         service.add("POST", f"{JOB}/{verb}", job_view())
+    service.add("PATCH", JOB, job_view())
+    service.add("DELETE", JOB, httpx.Response(204))
+    service.add("GET", f"{JOB}/ledger", Ledger(epochs=[], samples_lost=0, samples_repeated=0))
+    service.add("GET", f"{JOB}/artifacts", Page[Artifact](items=[]))
+    service.add("GET", f"{JOB}/checkpoints", Page[Checkpoint](items=[]))
     service.add("GET", f"{JOB}/logs", httpx.Response(200, text="a line\n"))
     service.add("POST", "/v1/scaling/preview", ScalingPreview(items=[]))
-    service.add("GET", "/v1/recipes", Page(items=[BYOL]))
+    service.add("GET", "/v1/recipes", Page[RecipeInfo](items=[]))
     service.add("GET", "/v1/cluster", ClusterView(connected=False, seen_at=None, nodes=[], queue=[]))
     return service
 
@@ -385,7 +235,14 @@ ARGUMENTS = {
     "pause": ["abc123"],
     "resume": ["abc123"],
     "cancel": ["abc123"],
+    "update": ["abc123", "--priority", "1"],
+    "delete": ["abc123", "--yes"],
     "logs": ["abc123"],
+    "events": ["abc123"],
+    "metrics": ["abc123"],
+    "ledger": ["abc123"],
+    "artifacts": ["abc123"],
+    "checkpoints": ["abc123"],
     "preview": ["--optimizer", "sgd"],
     "recipes": [],
     "cluster": [],
