@@ -219,12 +219,16 @@ class ElasticitySpec(_Part):
         (), max_length=100, description="Largest kappa by epoch or sample; after the last stage `kappa` alone counts."
     )
 
+    @field_validator("workers", "kappa")
+    @classmethod
+    def _ordered(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        low, high = limits
+        if low > high:
+            raise ValueError(f"the minimum ({low:g}) must not exceed the maximum ({high:g})")
+        return limits
+
     @model_validator(mode="after")
-    def _ordered(self) -> ElasticitySpec:
-        for name in ("workers", "kappa"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"the minimum of {name} ({low:g}) must not exceed the maximum ({high:g})")
+    def _has_possible_stages(self) -> ElasticitySpec:
         if low := next((stage.kappa_max for stage in self.progressive if stage.kappa_max < self.kappa[0]), None):
             raise ValueError(f"kappa_max {low:g} of a stage is below the smallest kappa ({self.kappa[0]:g})")
         if self.progressive and self.mode == "hold":

@@ -42,7 +42,7 @@ def test_names_and_labels_say_what_they_may_hold(name: str) -> None:
 
 
 def test_limits_in_the_wrong_order_are_named() -> None:
-    message = "elasticity: the minimum of workers (4) must not exceed the maximum (1)"
+    message = "elasticity.workers: the minimum (4) must not exceed the maximum (1)"
     assert complaint(elasticity={"workers": [4, 1]}) == message
 
 

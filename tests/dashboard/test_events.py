@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from service.app import create_app
 from service.db import Database
-from service.settings import Settings
 from tests.dashboard.browser import WIDTHS, Screen, needs_chromium
-from tests.databases import fresh_database
 from tests.service.world import Controller, finished, metrics, resized, spec, started
-from tests.serving import served
 
 pytestmark = needs_chromium
 
 SHOWN = 100
 EVALUATIONS = 250
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_database(Settings(data_folder=tmp_path).database_url) as database:
-        yield database
-
-
-@pytest.fixture
-def address(tmp_path: Path, database: Database) -> Iterator[str]:
-    with served(create_app(Settings(data_folder=tmp_path, event_poll_s=0.05), database)) as address:
-        yield address
 
 
 @pytest.fixture

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from api_schemas.views import RecipeInfo
-from service.app import create_app
 from service.db import Database
-from service.roster import Roster
-from service.settings import Settings
 from tests.dashboard.browser import Screen, needs_chromium
-from tests.databases import fresh_database
 from tests.service.world import Controller, spec, started
-from tests.serving import served
-from workers.recipes import catalogue
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_database(Settings(data_folder=tmp_path).database_url) as database:
-        Roster(database).write_recipes(RecipeInfo(**row) for row in catalogue())
-        yield database
-
-
-@pytest.fixture
-def address(tmp_path: Path, database: Database) -> Iterator[str]:
-    with served(create_app(Settings(data_folder=tmp_path, event_poll_s=0.05), database)) as address:
-        yield address
 
 
 def submit(address: str, **changes: Any) -> str:

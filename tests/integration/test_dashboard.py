@@ -83,7 +83,7 @@ def test_a_job_from_the_form_to_its_change_of_size_and_its_end(stage: Stage, scr
 
     page.get_by_role("button", name="Resize").click()
     page.get_by_label("Workers (1 to 2)").fill("7")
-    expect(page.get_by_text("Must be from 1 to 2")).to_be_visible()
+    expect(page.get_by_text("This job may have 1 to 2 workers.")).to_be_visible()
     page.get_by_label("Workers (1 to 2)").fill("1")
     expect(page.get_by_role("row", name="workers 2 1")).to_be_visible()
     screen.shown("resize")

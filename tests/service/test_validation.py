@@ -45,7 +45,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"schedule": {"budget": "5 epochs", "lr": "linear"}}, "/schedule/lr", "'constant' or 'cosine'"),
     ({"ema": {}}, "/ema", "half_life"),
     ({"ema": {"momentum": 2}}, "/ema/momentum", "less than or equal to 1"),
-    ({"elasticity": {"workers": [3, 1]}}, "/elasticity", "must not exceed"),
+    ({"elasticity": {"workers": [3, 1]}}, "/elasticity/workers", "must not exceed"),
     ({"elasticity": {"workers": [1]}}, "/elasticity/workers/1", "required"),
     ({"elasticity": BASE | {"mode": "free"}}, "/elasticity/mode", "'scale', 'hold' or 'auto'"),
     ({"scaling": {"rule": "linear"}}, "/scaling/rule", "'matched' or 'published'"),

@@ -1,17 +1,18 @@
 /** What can be done with a job, each behind a question. */
-import { useMutation, useQuery, useQueryClient, keepPreviousData } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
-import { post, Refused, remove } from "./api";
-import { ChangeTable } from "./change";
-import { hasEnded, type Change, type JobView, type ResizeRequest } from "./contract";
-import { Dialog } from "./dialog";
-import { Failure, useSettled } from "./parts";
+import { AmendDialog } from "./amend";
+import { post, remove } from "./api";
+import { hasEnded, type JobView } from "./contract";
+import { Dialog, type Asked } from "./dialog";
+import { Failure } from "./parts";
+import { ResizeDialog } from "./resize";
 import { go } from "./route";
 import { useMayChange } from "./signin";
 
 /** Each is asked anew: one that is closed, of which the page has not heard yet, does not take the next along. */
 interface Question {
-  about: "resize" | "pause" | "cancel" | "delete";
+  about: "resize" | "change" | "pause" | "cancel" | "delete";
   time: number;
 }
 
@@ -28,23 +29,20 @@ export function Actions({ job }: { job: JobView }): ReactNode {
     <div className="actions">
       {phase === "paused" && <Resume job={job} />}
       {!ended && !stopping && <button onClick={() => ask("resize")}>Resize</button>}
+      <button onClick={() => ask("change")}>Change</button>
       {!ended && !stopping && phase !== "pausing" && phase !== "paused" && (
         <button onClick={() => ask("pause")}>Pause</button>
       )}
       {!ended && !stopping && <button className="danger" onClick={() => ask("cancel")}>Cancel job</button>}
       <a className="button" href={`#/new?from=${job.id}`}>Use as template</a>
       {ended && <button className="danger" onClick={() => ask("delete")}>Delete</button>}
-      {asked?.about === "resize" && <ResizeDialog key={asked.time} job={job} onClose={close} />}
+      {asked?.about === "resize" && <ResizeDialog key={asked.time} job={job} onClose={close} onLimits={() => ask("change")} />}
+      {asked?.about === "change" && <AmendDialog key={asked.time} job={job} onClose={close} />}
       {asked?.about === "pause" && <PauseDialog key={asked.time} job={job} onClose={close} />}
       {asked?.about === "cancel" && <CancelDialog key={asked.time} job={job} onClose={close} />}
       {asked?.about === "delete" && <DeleteDialog key={asked.time} job={job} onClose={close} />}
     </div>
   );
-}
-
-interface Asked {
-  job: JobView;
-  onClose: () => void;
 }
 
 /** Asks for what changes where the job is, and shows where it is then. */
@@ -121,84 +119,5 @@ function Choice({ yes, no, busy, onYes, onNo }: ChoiceProps): ReactNode {
         {yes}
       </button>
     </p>
-  );
-}
-
-function ResizeDialog({ job, onClose }: Asked): ReactNode {
-  const client = useQueryClient();
-  const [low, high] = job.spec.elasticity.workers;
-  const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
-  const [sample, setSample] = useState("");
-  const request: ResizeRequest = { workers: Number(workers), at_samples: sample ? Number(sample) : null };
-  const asked = JSON.stringify(request);
-  const preview = usePreview(job.id, asked, workers !== "");
-  const resize = useMutation({
-    mutationFn: (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)),
-    onSuccess: (view) => {
-      client.setQueryData(["job", job.id], view);
-      onClose();
-    },
-  });
-  const error = (resize.variables === asked ? resize.error : null) ?? preview.error;
-  const wrong = (pointer: string): string | undefined =>
-    error instanceof Refused ? error.errors.find((each) => each.pointer === pointer)?.message : undefined;
-  return (
-    <Dialog title={`Resize ${job.name}`} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          resize.mutate(asked);
-        }}
-      >
-        <div className="pair">
-          <Amount label={`Workers (${low} to ${high})`} value={workers} error={wrong("/workers")} onChange={setWorkers} />
-          <Amount label="Not before sample (empty: now)" value={sample} error={wrong("/at_samples")} onChange={setSample} />
-        </div>
-        {error && !wrong("/workers") && !wrong("/at_samples") && <Failure error={error} />}
-        {preview.data && !error && <ChangeTable change={preview.data} />}
-        <p className="choice">
-          <button type="button" onClick={onClose}>Close</button>
-          <button className="main" disabled={resize.isPending || !preview.isOf(asked)}>
-            Resize
-          </button>
-        </p>
-      </form>
-    </Dialog>
-  );
-}
-
-/** What a request would change; `isOf` says whether that is of this one, and not of what was typed a moment ago. */
-function usePreview(id: string, asked: string, ready: boolean) {
-  const settled = useSettled(asked, 250);
-  const { data, error, isSuccess, isFetching } = useQuery({
-    queryKey: ["resize-preview", id, settled],
-    queryFn: ({ signal }) => post<Change>(`/v1/jobs/${id}/resize?dry_run=true`, JSON.parse(settled), signal),
-    enabled: ready,
-    placeholderData: keepPreviousData,
-    gcTime: 0,
-  });
-  return { data, error, isOf: (request: string) => ready && isSuccess && !isFetching && settled === request };
-}
-
-interface AmountProps {
-  label: string;
-  value: string;
-  error: string | undefined;
-  onChange: (value: string) => void;
-}
-
-function Amount({ label, value, error, onChange }: AmountProps): ReactNode {
-  return (
-    <label className="field">
-      <span className="label">{label}</span>
-      <input
-        type="number"
-        inputMode="numeric"
-        value={value}
-        aria-invalid={error !== undefined}
-        onChange={(event) => onChange(event.target.value)}
-      />
-      {error && <span className="error" role="alert">{error}</span>}
-    </label>
   );
 }

@@ -56,6 +56,10 @@ export function hand<T>(path: string, body: Document, headers: Record<string, st
   });
 }
 
+export function patch<T>(path: string, body: unknown): Promise<T> {
+  return ask<T>(path, { method: "PATCH", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+}
+
 export function remove(path: string): Promise<void> {
   return ask<void>(path, { method: "DELETE" });
 }

@@ -7,7 +7,7 @@ import { Errors, Fields, idOf } from "./field";
 import { Failure, useSettled, useTitle } from "./parts";
 import { RecipeFields } from "./recipe";
 import { go } from "./route";
-import { inner, isData, withoutDefaults, type Data, type Node, type Schema } from "./schema";
+import { inner, isData, specOf, withoutDefaults, type Api, type Data, type Node } from "./schema";
 import { useMayChange } from "./signin";
 import { Sizes } from "./sizes";
 import { toYaml } from "./yaml";
@@ -51,11 +51,11 @@ export function CreateScreen({ from }: { from: string | null }): ReactNode {
 
 async function prepare(from: string | null, signal: AbortSignal): Promise<Ground> {
   const [api, recipes, template] = await Promise.all([
-    get<{ components: { schemas: Record<string, Schema> } }>("/openapi.json", signal),
+    get<Api>("/openapi.json", signal),
     get<Page<Recipe>>("/v1/recipes", signal),
     from ? get<JobView>(`/v1/jobs/${from}`, signal) : undefined,
   ]);
-  const node = inner(api.components.schemas["JobSpec-Input"]!, api);
+  const node = specOf(api);
   return { node, recipes: recipes.items, beginning: template ? withoutDefaults(template.spec, node) : BEGINNING };
 }
 

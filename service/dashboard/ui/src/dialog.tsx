@@ -1,5 +1,12 @@
 /** A question on top of the page; Escape and the browser's own rules for focus come with the element. */
 import { useEffect, useId, useRef, type ReactNode } from "react";
+import type { JobView } from "./contract";
+
+/** What a question about a job is made of. */
+export interface Asked {
+  job: JobView;
+  onClose: () => void;
+}
 
 interface Props {
   title: string;

@@ -11,6 +11,23 @@ export function idOf(pointer: string): string {
   return `field${pointer}`;
 }
 
+/** Move to the first field of the page at which something is wrong; false: none of them is on it. */
+export function leadTo(errors: FieldError[]): boolean {
+  const fields = errors.flatMap(({ pointer }) => fieldAt(pointer) ?? []);
+  const [first] = fields.sort((one, other) => (one.compareDocumentPosition(other) & window.Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1));
+  first?.closest("details:not([open])")?.setAttribute("open", "");
+  first?.focus();
+  return first !== undefined;
+}
+
+/** The field itself, or one of its parts, or what it is a part of. */
+function fieldAt(pointer: string): HTMLElement | null {
+  if (pointer === "") return null;
+  const id = idOf(pointer);
+  const part = document.querySelector<HTMLElement>(`[id^="${CSS.escape(id)}/"]`);
+  return document.getElementById(id) ?? part ?? fieldAt(pointer.slice(0, pointer.lastIndexOf("/")));
+}
+
 interface Place<T = unknown> {
   node: Node;
   name: string;
@@ -154,6 +171,7 @@ function Tuple({ node, name, pointer, value, onChange }: Place): ReactNode {
             key={place}
             node={inner(part, node.root)}
             pointer={`${pointer}/${place}`}
+            whole={pointer}
             label={`${worded(name)}, ${place + 1} of ${prefixItems.length}`}
             value={values[place]}
             fallback={defaults[place]}
@@ -245,24 +263,24 @@ function Labelled({ mayBeNone, ...place }: Place & { mayBeNone: boolean }): Reac
 
 function Single({ node, pointer, value, onChange }: Place): ReactNode {
   const { schema } = node;
-  const id = idOf(pointer);
+  const marks = useMarks(pointer);
   switch (kindOf(node)) {
     case "flag":
-      return <input id={id} type="checkbox" checked={Boolean(value ?? schema.default)} onChange={(event) => onChange(event.target.checked)} />;
+      return <input {...marks} type="checkbox" checked={Boolean(value ?? schema.default)} onChange={(event) => onChange(event.target.checked)} />;
     case "choice":
-      return <Choice node={node} pointer={pointer} value={value} onChange={onChange} />;
+      return <Choice node={node} marks={marks} value={value} onChange={onChange} />;
     case "map":
-      return <Pairs id={id} value={dataOf(value)} texts={isOfTexts(node)} onChange={onChange} />;
+      return <Pairs marks={marks} value={dataOf(value)} texts={isOfTexts(node)} onChange={onChange} />;
     default:
       return <Typed node={node} pointer={pointer} value={value} fallback={schema.default} onChange={onChange} />;
   }
 }
 
-function Choice({ node: { schema }, pointer, value, onChange }: Omit<Place, "name">): ReactNode {
+function Choice({ node: { schema }, marks, value, onChange }: Omit<Place, "name" | "pointer"> & { marks: Marks }): ReactNode {
   const unset = schema.default === undefined || schema.default === null;
   return (
     <select
-      id={idOf(pointer)}
+      {...marks}
       value={String(value ?? schema.default ?? "")}
       onChange={(event) => onChange(schema.enum!.find((each) => String(each) === event.target.value))}
     >
@@ -277,6 +295,7 @@ function Choice({ node: { schema }, pointer, value, onChange }: Omit<Place, "nam
 interface TypedProps {
   node: Node;
   pointer: string;
+  whole?: string; // the pointer at which its errors are told
   label?: string;
   value: unknown;
   fallback: unknown;
@@ -284,17 +303,14 @@ interface TypedProps {
 }
 
 /** Text that may stand for a number. Half a number (`1e-`) is kept as text, which the service refuses with a reason. */
-function Typed({ node, pointer, label, value, fallback, onChange }: TypedProps): ReactNode {
+function Typed({ node, pointer, whole, label, value, fallback, onChange }: TypedProps): ReactNode {
   const numeric = kindOf(node) === "number";
   const parse = numeric ? numberIn : textIn;
   const [typed, setTyped] = useState(printed(value));
-  const wrong = useWrong(pointer, true);
   return (
     <input
-      id={idOf(pointer)}
+      {...useMarks(pointer, whole)}
       aria-label={label}
-      aria-invalid={wrong.length > 0}
-      aria-describedby={wrong.length > 0 ? `${idOf(pointer)}:wrong` : undefined}
       inputMode={numeric ? "decimal" : "text"}
       autoComplete="off"
       spellCheck={false}
@@ -324,19 +340,19 @@ function numberIn(text: string): number | string | undefined {
 }
 
 interface PairsProps {
-  id: string;
+  marks: Marks;
   value: Data;
   texts: boolean; // else numbers, lists and the like are read as JSON
   onChange: (value: unknown) => void;
 }
 
 /** Names and values, a line each. */
-function Pairs({ id, value, texts, onChange }: PairsProps): ReactNode {
+function Pairs({ marks, value, texts, onChange }: PairsProps): ReactNode {
   const lines = Object.entries(value).map(([name, each]) => `${name}=${texts ? String(each) : written(each)}`);
   const [typed, setTyped] = useState(lines.join("\n"));
   return (
     <textarea
-      id={id}
+      {...marks}
       rows={2}
       placeholder="name=value, a line each"
       value={typed}
@@ -391,7 +407,7 @@ function Help({ text }: { text: string | undefined }): ReactNode {
 }
 
 /** What is wrong there, and with `below` also in its parts. */
-function Wrong({ pointer, below = false }: { pointer: string; below?: boolean }): ReactNode {
+export function Wrong({ pointer, below = false }: { pointer: string; below?: boolean }): ReactNode {
   const errors = useWrong(pointer, below);
   if (errors.length === 0) return null;
   return (
@@ -399,6 +415,15 @@ function Wrong({ pointer, below = false }: { pointer: string; below?: boolean })
       {errors.map(({ message }) => message).join(" ")}
     </span>
   );
+}
+
+type Marks = ReturnType<typeof useMarks>;
+
+/** How the input at a pointer is found, and whether what stands there, or in the whole that it is a part of, is wrong. */
+function useMarks(pointer: string, whole = pointer) {
+  const own = useWrong(pointer, true).length > 0;
+  const wrong = useWrong(whole, false).length > 0 || own;
+  return { id: idOf(pointer), "aria-invalid": wrong, "aria-describedby": wrong ? `${idOf(whole)}:wrong` : undefined };
 }
 
 function useWrong(pointer: string, below: boolean): FieldError[] {

@@ -37,6 +37,16 @@ export type Kind =
   | "map"
   | "any";
 
+/** As much of `/openapi.json` as is read here. */
+export interface Api {
+  components: { schemas: Record<string, Schema> };
+}
+
+/** The schema of a job spec. */
+export function specOf(api: Api): Node {
+  return inner(api.components.schemas["JobSpec-Input"]!, api);
+}
+
 export type Data = Record<string, unknown>;
 
 /** The part of a schema that is meant: through references, and through `X | null` to X. */
@@ -105,7 +115,7 @@ export function isData(value: unknown): value is Data {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function same(one: unknown, other: unknown): boolean {
+export function same(one: unknown, other: unknown): boolean {
   return JSON.stringify(one) === JSON.stringify(other);
 }
 

@@ -1,0 +1,104 @@
+/** Asks for another number of workers, and shows before what that changes. */
+import { keepPreviousData, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useId, useState, type ReactNode } from "react";
+import { post, Refused } from "./api";
+import { ChangeTable } from "./change";
+import type { Change, JobView, ResizeRequest } from "./contract";
+import { Dialog, type Asked } from "./dialog";
+import { Failure, useSettled } from "./parts";
+import { workers as workersOf } from "./wording";
+
+export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () => void }): ReactNode {
+  const client = useQueryClient();
+  const [low, high] = job.spec.elasticity.workers;
+  const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
+  const [sample, setSample] = useState("");
+  const request: ResizeRequest = { workers: Number(workers), at_samples: sample ? Number(sample) : null };
+  const asked = JSON.stringify(request);
+  const outside = workers !== "" && (request.workers < low || request.workers > high);
+  const preview = usePreview(job.id, asked, workers !== "" && !outside);
+  const resize = useMutation({
+    mutationFn: (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)),
+    onSuccess: (view) => {
+      client.setQueryData(["job", job.id], view);
+      onClose();
+    },
+  });
+  const error = outside ? null : ((resize.variables === asked ? resize.error : null) ?? preview.error);
+  const wrong = (pointer: string): string | undefined =>
+    error instanceof Refused ? error.errors.find((each) => each.pointer === pointer)?.message : undefined;
+  return (
+    <Dialog title={`Resize ${job.name}`} onClose={onClose}>
+      <form
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (preview.isOf(asked)) resize.mutate(asked);
+        }}
+      >
+        <div className="pair">
+          <Amount label={`Workers (${low} to ${high})`} value={workers} wrong={outside ? <Outside low={low} high={high} onLimits={onLimits} /> : wrong("/workers")} onChange={setWorkers} />
+          <Amount label="From sample" placeholder="now" value={sample} wrong={wrong("/at_samples")} onChange={setSample} />
+        </div>
+        {error && !wrong("/workers") && !wrong("/at_samples") && <Failure error={error} />}
+        {preview.data && !error && !outside && <ChangeTable change={preview.data} />}
+        <p className="choice">
+          <button type="button" onClick={onClose}>Close</button>
+          <button className="main" disabled={resize.isPending || !preview.isOf(asked)}>
+            Resize
+          </button>
+        </p>
+      </form>
+    </Dialog>
+  );
+}
+
+function Outside({ low, high, onLimits }: { low: number; high: number; onLimits: () => void }): ReactNode {
+  return (
+    <>
+      This job may have {low === high ? workersOf(low) : `${low} to ${workersOf(high)}`}.{" "}
+      <button type="button" className="quiet" onClick={onLimits}>Change these limits</button>
+    </>
+  );
+}
+
+/** What a request would change; `isOf` says whether that is of this one, and not of what was typed a moment ago. */
+function usePreview(id: string, asked: string, ready: boolean) {
+  const settled = useSettled(asked, 250);
+  const { data, error, isSuccess, isFetching } = useQuery({
+    queryKey: ["resize-preview", id, settled],
+    queryFn: ({ signal }) => post<Change>(`/v1/jobs/${id}/resize?dry_run=true`, JSON.parse(settled), signal),
+    enabled: ready,
+    placeholderData: keepPreviousData,
+    gcTime: 0,
+  });
+  return { data, error, isOf: (request: string) => ready && isSuccess && !isFetching && settled === request };
+}
+
+interface AmountProps {
+  label: string;
+  placeholder?: string;
+  value: string;
+  wrong: ReactNode;
+  onChange: (value: string) => void;
+}
+
+function Amount({ label, placeholder, value, wrong, onChange }: AmountProps): ReactNode {
+  const id = useId();
+  return (
+    <div className="field">
+      <label htmlFor={id}>{label}</label>
+      <input
+        id={id}
+        type="number"
+        inputMode="numeric"
+        placeholder={placeholder}
+        value={value}
+        aria-invalid={Boolean(wrong)}
+        aria-describedby={wrong ? `${id}:wrong` : undefined}
+        onChange={(event) => onChange(event.target.value)}
+      />
+      {wrong && <span className="error" id={`${id}:wrong`} role="alert">{wrong}</span>}
+    </div>
+  );
+}
