@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -13,6 +14,7 @@ from sqlmodel import Session, col, select
 from api_schemas.errors import FieldError, UnknownRecipe
 from api_schemas.jobs import JobSpec, RecipeSpec
 from api_schemas.views import RecipeInfo
+from service.db import Database
 from service.own_recipes import Unreadable
 from service.tables import RecipeRow
 from service.validation import MAX_ERRORS, invalid, pointer
@@ -46,11 +48,22 @@ def check_recipe(session: Session, spec: JobSpec, own: RecipeInfo | None) -> Non
     recipe = own or _of_catalogue(session, spec.recipe.name)
     if recipe is None:
         return
-    errors = list(_config_errors(Draft202012Validator(recipe.config_schema, registry=Registry()), spec.recipe))
+    errors = _config_errors(recipe.config_schema, spec.recipe)
     if recipe.needs_ema and spec.ema is None:
         errors.append(FieldError(pointer="/ema", message=NEEDS_EMA.format(recipe.name)))
     if errors:
         raise invalid(errors)
+
+
+def config_errors(database: Database, body: Any) -> list[FieldError]:
+    """What is wrong in the recipe's config of a body that is no spec, where the catalogue has the recipe."""
+    try:
+        recipe = RecipeSpec.model_validate(body["recipe"])
+    except (ValueError, LookupError, TypeError):
+        return []
+    with database.reading() as session:
+        row = session.get(RecipeRow, recipe.name)
+    return [] if row is None else _config_errors(row.config_schema, recipe)
 
 
 def _of_catalogue(session: Session, name: str) -> RecipeRow | None:
@@ -67,12 +80,16 @@ def _check_catalogue(session: Session, name: str) -> None:
         raise UnknownRecipe(message, errors=[FieldError(pointer="/recipe/name", message=message)])
 
 
-def _config_errors(validator: Draft202012Validator, recipe: RecipeSpec) -> Iterator[FieldError]:
+def _config_errors(schema: Mapping[str, Any], recipe: RecipeSpec) -> list[FieldError]:
+    validator = Draft202012Validator(schema, registry=Registry())
     found: list[ValidationError] = sorted(validator.iter_errors(recipe.config), key=lambda error: str(error.json_path))
-    for error in found[:MAX_ERRORS]:
-        said = _said(error)
-        message = said if len(said) <= MESSAGE_LENGTH else f"{said[:MESSAGE_LENGTH]}..."
-        yield FieldError(pointer=pointer(["recipe", "config", *error.absolute_path]), message=f"{message}.")
+    return [_field_error(error) for error in found[:MAX_ERRORS]]
+
+
+def _field_error(error: ValidationError) -> FieldError:
+    said = _said(error)
+    message = said if len(said) <= MESSAGE_LENGTH else f"{said[:MESSAGE_LENGTH]}..."
+    return FieldError(pointer=pointer(["recipe", "config", *error.absolute_path]), message=f"{message}.")
 
 
 def _said(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -24,15 +25,24 @@ NO_PARAMETER = "There is no such parameter."
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = Sequence[int | str]
+Errors = Iterable[FieldError]
+Look = Callable[[Request, Any], Errors]
 
 
-def body_of(model: type[Model], unknown: str | None = None) -> Callable[[Request], Awaitable[Model]]:
-    """A dependency that reads the body as this model; `unknown` is said of fields that it does not have."""
+def body_of(
+    model: type[Model], unknown: str | None = None, further: Look | None = None
+) -> Callable[[Request], Awaitable[Model]]:
+    """A dependency that reads the body as this model; `unknown` is said of fields that it does not have.
+
+    `further` finds in a body that is refused what is only looked for once it is none, so that all is told at once.
+    """
 
     async def read(request: Request) -> Model:
         raw = await _read(request, request.app.state.context.settings.max_body_bytes)
         kind = request.headers.get("content-type", "")
-        return await run_sync(lambda: _check_body(model, _parse(raw, kind), unknown))  # YAML is slow: others go on
+        look = further and partial(further, request)
+        # YAML is slow: others go on
+        return await run_sync(lambda: _check_body(model, _parse(raw, kind), unknown, look))
 
     return read
 
@@ -42,18 +52,29 @@ def check(model: type[Model], data: Any, unknown: str | None = None) -> Model:
     return _checked(model.model_validate, model, data, unknown)
 
 
-def _check_body(model: type[Model], data: Any, unknown: str | None) -> Model:
+def _check_body(model: type[Model], data: Any, unknown: str | None, further: partial[Errors] | None) -> Model:
     """As the schema has it: `true` is no number, and neither is "1"; but 1.0 is an integer."""
-    return _checked(lambda data: model.model_validate_json(json.dumps(data), strict=True), model, _plain(data), unknown)
+
+    def validate(data: Any) -> Model:
+        return model.model_validate_json(json.dumps(data), strict=True)
+
+    return _checked(validate, model, _plain(data), unknown, further)
 
 
-def _checked(validate: Callable[[Any], Model], model: type[Model], data: Any, unknown: str | None) -> Model:
+def _checked(
+    validate: Callable[[Any], Model],
+    model: type[Model],
+    data: Any,
+    unknown: str | None,
+    further: partial[Errors] | None = None,
+) -> Model:
     try:
         return validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False)[:MAX_ERRORS]
         schema = model.model_json_schema()
-        raise invalid([_field_error(each, data, schema, unknown) for each in found]) from error
+        told = [_field_error(each, data, schema, unknown) for each in found]
+        raise invalid([*told, *(further(data) if further else ())][:MAX_ERRORS]) from error
 
 
 def _plain(data: Any) -> Any:

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
-from api_schemas.errors import Problem
+from api_schemas.errors import FieldError, Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, ResizePreview
 from service import changes, jobs, resizes
+from service.admission import config_errors
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.looks import EVERY
@@ -62,9 +63,14 @@ IdempotencyKey = Annotated[
 ]
 
 
+def _in_config(request: Request, data: Any) -> list[FieldError]:
+    """What is wrong in the recipe's config of a body that is no spec either."""
+    return config_errors(request.app.state.context.database, data)
+
+
 @router.post("", status_code=201, responses=NOT_NEW, openapi_extra=takes(JobSpec))
 def submit(
-    spec: Annotated[JobSpec, Depends(body_of(JobSpec))],
+    spec: Annotated[JobSpec, Depends(body_of(JobSpec, further=_in_config))],
     query: DryRunQuery,
     context: ContextDep,
     request: Request,

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from service.db import Database
-from tests.dashboard.browser import Screen, needs_chromium
+from tests.dashboard.browser import WIDTHS, Screen, needs_chromium
 from tests.service.world import Controller, spec, started
 
 pytestmark = needs_chromium
@@ -63,6 +63,49 @@ def test_a_recipe_that_needs_the_ema_says_so_at_the_field(screen: Screen) -> Non
     ema = page.get_by_role("group", name="ema", exact=True)
     ema.get_by_role("checkbox", name="ema", exact=True).uncheck()
     expect(ema).to_contain_text("learns from a teacher, the EMA")
+
+
+def test_submitting_what_is_wrong_leads_to_the_first_field_that_is(screen: Screen) -> None:
+    page = screen.go("/new")
+    page.get_by_text("More: scaling").click()
+    page.get_by_label("priority").fill("5000")
+    page.get_by_label("hidden", exact=True).fill("many")
+    page.get_by_text("More: scaling").click()
+    for name in ("hidden", "priority"):
+        expect(page.get_by_label(name, exact=True)).to_have_attribute("aria-invalid", "true")
+    screen.shown("wrong")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_label("hidden", exact=True)).to_be_focused()
+    page.get_by_label("hidden", exact=True).fill("32")
+    expect(page.get_by_label("hidden", exact=True)).to_have_attribute("aria-invalid", "false")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_label("priority")).to_be_focused()
+
+
+def test_submitting_yaml_that_is_wrong_leads_to_what_is_said_of_it(screen: Screen) -> None:
+    page = screen.go("/new")
+    page.get_by_role("button", name="As YAML").click()
+    page.get_by_label("Job as YAML").fill("name: [")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("complementary", name="Preview")).to_be_focused()
+    expect(page.get_by_role("complementary", name="Preview")).to_contain_text("Not valid YAML")
+
+
+def test_a_field_that_may_be_empty_does_not_speak_of_null(screen: Screen) -> None:
+    page = screen.go("/new")
+    expect(page.get_by_text("Train on so many images; empty: on all.")).to_be_visible()
+    assert [text for text in page.locator(".help").all_text_contents() if "null" in text] == []
+
+
+def test_sizes_wider_than_the_screen_scroll_beside_their_workers(screen: Screen) -> None:
+    page = screen.page
+    page.set_viewport_size({"width": WIDTHS["phone"], "height": 900})
+    screen.go("/new")
+    table = page.get_by_role("region", name="Sizes")
+    table.scroll_into_view_if_needed()
+    table.evaluate("region => { region.scrollLeft = 1000 }")
+    expect(table.get_by_role("columnheader", name="weight decay")).to_be_in_viewport()
+    expect(table.get_by_role("columnheader", name="Workers")).to_be_in_viewport()
 
 
 def test_the_field_of_a_filter_follows_the_address(screen: Screen, address: str) -> None:

@@ -186,6 +186,19 @@ def test_a_recipes_config_is_checked_by_its_schema(
     assert len(found[pointer]) < 400
 
 
+def test_a_config_is_checked_where_the_rest_is_wrong_too(world: World) -> None:
+    catalogue(world.database, "byol")
+    body = spec(recipe={"name": "byol", "config": {"depth": 0}}, priority=5000, batch={"base": 0, "per_worker": 64})
+    assert set(pointers(post(world, body))) == {"/priority", "/batch/base", "/recipe/config/depth"}
+
+
+@pytest.mark.parametrize("recipe", [None, 1, {}, {"name": 5}, {"name": "nobody"}])
+def test_a_recipe_that_is_none_is_told_as_that_alone(world: World, recipe: Any) -> None:
+    catalogue(world.database, "byol")
+    found = pointers(post(world, spec(recipe=recipe, priority=5000)))
+    assert all(pointer.startswith(("/priority", "/recipe")) for pointer in found)
+
+
 def test_of_very_many_errors_in_a_config_the_first_are_named(world: World) -> None:
     catalogue(world.database, "byol")
     config = {"depth": 1, "widths": ["wide"] * 60}

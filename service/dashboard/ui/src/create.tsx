@@ -1,9 +1,9 @@
 /** A new job: a form made from the service's own schemas, or YAML; beside it what the scaling rules make of it. */
 import { keepPreviousData, useMutation, useQuery } from "@tanstack/react-query";
-import { useMemo, useState, type ReactNode } from "react";
+import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
 import { get, hand, Refused, type Document } from "./api";
 import type { JobPreview, JobView, Page, Recipe } from "./contract";
-import { Errors, Fields, idOf } from "./field";
+import { Errors, Fields, leadTo } from "./field";
 import { Failure, useSettled, useTitle } from "./parts";
 import { RecipeFields } from "./recipe";
 import { go } from "./route";
@@ -67,6 +67,10 @@ function Editor({ ground }: { ground: Ground }): ReactNode {
   const submit = useSubmit(body);
   const error = preview.error ?? (submit.variables === body ? submit.error : null);
   const errors = error instanceof Refused ? error.errors : [];
+  const found = useRef<HTMLElement>(null);
+  useEffect(() => {
+    if (submit.error instanceof Refused && !leadTo(submit.error.errors)) found.current?.focus();
+  }, [submit.error]);
   const toForm = (): void => {
     if (!preview.data) return;
     setSpec(withoutDefaults(preview.data.spec, ground.node));
@@ -94,7 +98,7 @@ function Editor({ ground }: { ground: Ground }): ReactNode {
           ) : (
             <textarea className="yaml" aria-label="Job as YAML" spellCheck={false} value={yaml} onChange={(event) => setYaml(event.target.value)} />
           )}
-          <aside aria-label="Preview">
+          <aside ref={found} tabIndex={-1} aria-label="Preview">
             <h2>What the scaling rules make of it</h2>
             <Found error={error} />
             {preview.data && <Sizes sizes={preview.data.sizes} />}
@@ -156,23 +160,17 @@ function Form({ ground: { node, recipes }, spec, onChange }: { ground: Ground; s
   );
 }
 
-function show(id: string): void {
-  const field = document.getElementById(id);
-  field?.closest("details")?.setAttribute("open", "");
-  field?.focus();
-}
-
 /** All that is wrong in one place, each error leading to its field. */
 function Found({ error }: { error: Error | null }): ReactNode {
   if (!(error instanceof Refused) || error.errors.length === 0) return <Failure error={error} />;
   return (
     <ul className="found" role="alert">
-      {error.errors.map(({ pointer, message }) => (
-        <li key={pointer + message}>
-          <button type="button" className="quiet" onClick={() => show(idOf(pointer))}>
-            {pointer || "the whole"}
+      {error.errors.map((each) => (
+        <li key={each.pointer + each.message}>
+          <button type="button" className="quiet" onClick={() => leadTo([each])}>
+            {each.pointer.slice(1).replaceAll("/", ".") || "the whole"}
           </button>{" "}
-          {message}
+          {each.message}
         </li>
       ))}
     </ul>

@@ -255,7 +255,7 @@ function Labelled({ mayBeNone, ...place }: Place & { mayBeNone: boolean }): Reac
           none
         </label>
       )}
-      <Help text={node.schema.description} />
+      <Help text={node.schema.description} none={mayBeNone ? "none" : "empty"} />
       <Wrong pointer={pointer} below />
     </div>
   );
@@ -393,11 +393,11 @@ function worded(name: string): string {
   return name.replaceAll("_", " ");
 }
 
-/** The first sentence; the others on demand. */
-function Help({ text }: { text: string | undefined }): ReactNode {
+/** The first sentence; the others on demand. What is null to the service is something else to a person: `none`. */
+function Help({ text, none = "empty" }: { text: string | undefined; none?: string }): ReactNode {
   if (!text) return null;
-  const [first, ...rest] = text.split(/(?<=\.) (?=[A-Za-z])/);
-  if (rest.length === 0) return <span className="help">{text}</span>;
+  const [first, ...rest] = text.replace(/\bnull\b/g, none).split(/(?<=\.) (?=[A-Za-z])/);
+  if (rest.length === 0) return <span className="help">{first}</span>;
   return (
     <details className="help">
       <summary>{first}</summary>
