@@ -20,12 +20,16 @@ EXPORTED = {"ema.safetensors": b"average", "target.safetensors": b"weights", "re
 SAVED = {"manifest.json": b"{}", "shards/0.pt": b"state"}
 
 
+def artifact(name: str, size: int) -> Artifact:
+    return Artifact(name=name, bytes=size, url=f"{JOB}/artifacts/{name}", location=f"/srv/{name}")
+
+
 @pytest.fixture
 def service() -> Answers:
     """Of a job that exported three files and left one checkpoint."""
     answers = Answers()
     answers.add("GET", JOB, job_view(phase=Phase.SUCCEEDED))
-    listed = [Artifact(name=name, bytes=len(content), url=f"/srv/{name}") for name, content in EXPORTED.items()]
+    listed = [artifact(name, len(content)) for name, content in EXPORTED.items()]
     answers.add("GET", f"{JOB}/artifacts", Page(items=listed))
     saved = Checkpoint(name="s-500", samples=500, bytes=1_234_567, saved_at=NOW, files=list(SAVED))
     answers.add("GET", f"{JOB}/checkpoints", Page(items=[saved]))
@@ -126,7 +130,7 @@ def test_a_place_that_cannot_be_written_is_named(service: Answers, here: Path) -
 def test_a_storage_that_is_away_leaves_no_file(here: Path) -> None:
     away = Answers()
     away.add("GET", JOB, job_view())
-    away.add("GET", f"{JOB}/artifacts", Page(items=[Artifact(name="a", bytes=1, url="/srv/a")]))
+    away.add("GET", f"{JOB}/artifacts", Page(items=[artifact("a", 1)]))
     away.add("GET", f"{JOB}/artifacts/a", Unavailable("The storage does not answer."))
 
     result = emascale(away, "artifacts", "abc123", "a")
@@ -154,7 +158,7 @@ def test_a_download_as_json_is_what_was_downloaded(service: Answers) -> None:
 def test_a_name_that_leads_elsewhere_is_refused(here: Path) -> None:
     service = Answers()
     service.add("GET", JOB, job_view())
-    service.add("GET", f"{JOB}/artifacts", Page(items=[Artifact(name="../a", bytes=1, url="/srv/a")]))
+    service.add("GET", f"{JOB}/artifacts", Page(items=[artifact("../a", 1)]))
 
     result = emascale(service, "artifacts", "abc123", "--all", "--to", "out")
 

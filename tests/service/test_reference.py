@@ -266,7 +266,7 @@ def test_the_page_shows_bodies_answers_and_types(world: World) -> None:
     assert '<li>200: <a href="#JobView">JobView</a> or <a href="#ResizePreview">' in resize
     assert "<li>409: The job&#x27;s status does not allow it.</li>" in resize
     fields = html.partition('<h3 id="ResizeRequest-Input">')[2].partition("<h3")[0]
-    assert "<li><code>workers</code> (integer, 1 to 10000, required) How many" in fields
+    assert "<li><code>workers</code> (integer, 1 to 10000 or null, required) How many" in fields
 
 
 def test_the_pages_own_style_is_all_that_its_policy_allows(world: World) -> None:
