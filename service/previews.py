@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from api_schemas import scaling
@@ -38,13 +39,9 @@ def resize_preview(
     `workers` None: as many as it may have and the cluster holds. `slots`: how many of its workers the empty cluster
     holds; None: not known.
     """
-    most = most_workers(spec) if workers is None else workers
-    told = list(_beyond_room(most, slots))
-    if workers is None:
-        workers = most if slots is None else max(min(most, slots), spec.elasticity.workers[0])
-        told = [f"It may have up to {counted(most, 'worker')} again; other jobs may leave room for fewer.", *told]
     samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
-    before, after = _present(job, spec), _sized(job, _below_ceiling(job, spec, samples, horizon), workers)
+    there = _below_ceiling(job, spec, samples, horizon)
+    before, after = _present(job, spec), _sized(job, there, _aim(spec, workers, slots))
     return ResizePreview(
         workers=(before.workers, after.workers),
         kappa=(before.kappa, after.kappa),
@@ -52,7 +49,11 @@ def resize_preview(
         before=_in_force(job, spec, before, samples, horizon),
         after=values_at(spec, after, samples, horizon),
         state_factors=state_factors(spec, before, after),
-        warnings=[*warnings_at(spec, after, horizon), *told],
+        warnings=[
+            *warnings_at(spec, after, horizon),
+            *_about_noise(job, spec, before, after),
+            *_about_room(spec, workers, slots),
+        ],
     )
 
 
@@ -104,10 +105,41 @@ def _spread(low: int, high: int) -> list[int]:
     return [low + round(step * (high - low) / (MAX_SIZES - 1)) for step in range(MAX_SIZES)]
 
 
-def _beyond_room(workers: int, slots: int | None) -> Iterator[str]:
+def _aim(spec: JobSpec, workers: int | None, slots: int | None) -> int:
+    if workers is not None:
+        return workers
+    most = most_workers(spec)
+    return most if slots is None else max(min(most, slots), spec.elasticity.workers[0])
+
+
+def _about_room(spec: JobSpec, workers: int | None, slots: int | None) -> Iterator[str]:
+    if workers is None:
+        workers = most_workers(spec)
+        yield f"It may have up to {counted(workers, 'worker')} again; other jobs may leave room for fewer."
     if slots is not None and slots < workers:
         room = counted(slots, "worker") if slots else "no worker"
         yield f"The cluster has room for {room} of this job; the others start when nodes join."
+
+
+def _about_noise(job: Job, spec: JobSpec, before: Size, after: Size) -> Iterator[str]:
+    """That is measured on the way: what is shown may not be what will be applied."""
+    if spec.scaling.second_moment == "assume_noise" or not _follows_noise(spec, before, after):
+        return
+    shown = "These values follow the gradient noise as last measured"
+    if job.noise_scale is None:
+        shown = "The gradient noise was not measured yet"
+    yield f"{shown}; the values applied follow what is measured by then."
+
+
+def _follows_noise(spec: JobSpec, before: Size, after: Size) -> bool:
+    if spec.elasticity.mode == "auto":  # so does kappa
+        return True
+    other = replace(after, noise_fraction=0.5 if after.noise_fraction != 0.5 else 0.25, measured=True)
+    try:
+        shown, others = ((values_at(spec, size, 0, None), state_factors(spec, before, size)) for size in (after, other))
+    except ScalingError:  # the size shown is covered
+        return True
+    return shown != others
 
 
 def _horizon(job: Job, spec: JobSpec) -> Horizon | None:

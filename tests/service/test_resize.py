@@ -22,6 +22,11 @@ RICH: dict[str, Any] = {
 }
 
 
+LATER = "the values applied follow what is measured by then."
+MEASURED = f"These values follow the gradient noise as last measured; {LATER}"
+UNMEASURED = f"The gradient noise was not measured yet; {LATER}"
+
+
 def ask(world: World, job: str, workers: int | None, at_samples: int | None = None, **params: Any) -> httpx.Response:
     body = {"workers": workers} | ({} if at_samples is None else {"at_samples": at_samples})
     return world.http.post(f"/v1/jobs/{job}/resize", json=body, params=params)
@@ -34,6 +39,10 @@ def preview(world: World, job: str, workers: int | None, at_samples: int | None 
     assert world.http.get(f"/v1/jobs/{job}").headers["etag"] == before.headers["etag"]  # nothing has happened
     found: dict[str, Any] = response.json()
     return found
+
+
+def values(found: dict[str, Any]) -> tuple[Any, Any]:
+    return found["after"], found["state_factors"]
 
 
 def spec_of(world: World, job: str) -> JobSpec:
@@ -67,7 +76,7 @@ def test_a_dry_run_shows_the_values_that_the_trainer_will_derive(world: World, a
         "before": values_at(spec, before, at_samples or 1500, horizon),
         "after": values_at(spec, after, at_samples or 1500, horizon),
         "state_factors": state_factors(spec, before, after),
-        "warnings": warnings_at(spec, after, horizon),
+        "warnings": [*warnings_at(spec, after, horizon), UNMEASURED],
     }
 
 
@@ -87,6 +96,30 @@ def test_the_measured_noise_decides_as_it_will_in_the_trainer(world: World) -> N
     found = preview(world, controller.job, 5)
     assert found["after"] == values_at(spec, after, 1500, horizon)
     assert found["after"] != values_at(spec, Size.of(spec, 5), 1500, horizon)
+
+
+@pytest.mark.parametrize(
+    ("changes", "follows"),
+    [
+        ({"scaling": {"second_moment": "measured"}}, True),
+        ({"scaling": {"second_moment": "assume_noise"}}, False),
+        ({"scaling": {"second_moment": "per_worker"}, "elasticity": {"workers": [2, 8]}, "clip": None}, False),
+        ({"scaling": {"second_moment": "per_worker"}, "elasticity": {"workers": [2, 8]}}, True),  # clipping does
+        ({"optimizer": {"name": "sgd", "lr": 0.1}, "clip": None}, False),
+        ({"elasticity": {"workers": [1, 8], "mode": "auto"}}, True),
+    ],
+)
+def test_a_dry_run_says_where_other_noise_makes_other_values(
+    world: World, changes: dict[str, Any], follows: bool
+) -> None:
+    controller = halfway(world, **changes)
+    assert (UNMEASURED in preview(world, controller.job, 5)["warnings"]) == follows
+    controller.report(metrics((1500, {"noise_scale": 192.0})))
+    first = preview(world, controller.job, 5)
+    assert (MEASURED in first["warnings"]) == follows
+    controller.report(metrics((1600, {"noise_scale": 64.0})))
+    second = preview(world, controller.job, 5)
+    assert (values(first) != values(second)) == follows
 
 
 @pytest.mark.parametrize("noise", [192.0, None])
@@ -190,6 +223,7 @@ def test_a_job_without_workers_is_shown_from_its_smallest_size_at_the_peak_of_it
 
 def test_holding_the_batch_a_resize_changes_no_value(world: World) -> None:
     found = preview(world, world.submit(elasticity={"workers": [1, 4], "mode": "hold"}), 4)
+    assert found["warnings"] == []
     assert found["before"] == found["after"]
     assert (found["batch"], set(found["state_factors"].values())) == ([64, 64], {1.0})
 
