@@ -12,6 +12,8 @@ from api_schemas.jobs import JobSpec
 
 SHORT_OF_SLOTS = "short_of_slots"
 """Code of a job that runs on fewer workers than it may have, for want of room."""
+RESUME = "resume"
+"""Cause of the resize by which a paused job goes on."""
 Values = Annotated[
     dict[str, Any],
     Field(
@@ -34,7 +36,11 @@ StateFactors = Annotated[
 Codes = Annotated[list[str], Field(description="Codes of what the scaling rules warn of, such as `step_coarse`.")]
 DecideS = Annotated[float, Field(description="Seconds from the request to the plan.")]
 PauseS = Annotated[
-    float, Field(description="Seconds from the end of the last step before to the start of the first after.")
+    float,
+    Field(
+        description="Seconds from the end of the last step before to the start of the first after. With the cause "
+        "`resume` that is all the time for which the job was paused, and then waited for workers."
+    ),
 ]
 StepsLost = Annotated[int, Field(description="Optimizer steps that had to be done again.")]
 SamplesLost = Annotated[int, Field(description="Samples of these steps.")]

@@ -17,7 +17,7 @@ from sqlmodel import Session, col, func, select
 from starlette.types import Scope
 
 from api_schemas.errors import Unavailable
-from api_schemas.views import ClusterView, Phase
+from api_schemas.views import RESUME, ClusterView, Phase
 from service import surroundings
 from service.db import Database
 from service.tables import Job, ResizeRow
@@ -92,12 +92,15 @@ def _resizes(session: Session) -> Iterator[Metric]:
     within = [func.sum(case((pause_s <= limit, 1), else_=0)) for limit in PAUSES_S]
     chosen: Any = select(cause, func.count(), func.sum(pause_s), lost, *within).group_by(cause)
     pauses = HistogramMetricFamily(
-        "emascale_resize_pause_seconds", "How long resizes stopped training.", labels=["cause"]
+        "emascale_resize_pause_seconds",
+        "How long resizes stopped training, those by which a paused job went on apart.",
+        labels=["cause"],
     )
     steps = GaugeMetricFamily("emascale_resize_steps_lost", "Steps that resizes lost.", labels=["cause"])
     for name, count, total, steps_lost, *counts in session.exec(chosen):
         limits = zip((*map(str, map(float, PAUSES_S)), "+Inf"), (*map(int, counts), count), strict=True)
-        pauses.add_metric([name], list(limits), sum_value=total)
+        if name != RESUME:  # as long as somebody wanted it to be
+            pauses.add_metric([name], list(limits), sum_value=total)
         steps.add_metric([name], steps_lost)
     yield pauses
     yield steps

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from api_schemas.exchange import Launch
+from api_schemas.views import RESUME
 from workers.spool import Spool
 from workers.status import Status
 
@@ -20,7 +21,7 @@ _CHANGE = ("cause", "reason", "samples", "workers", "kappa", "batch", "before", 
 
 KEEP_S = 10.0
 """How long workers that are to go live on, at most, until what they told is durable."""
-RESUMED = ("resume", "It goes on after a pause.")
+RESUMED = (RESUME, "It goes on after a pause.")
 """Cause and reason of what a resumed job begins with."""
 
 
@@ -187,7 +188,7 @@ class Chronicle:
         )
 
     def _resized(self, change: dict[str, Any], samples_lost: int) -> None:
-        """Where nobody was left to measure it, the pause is as long as there was no progress."""
+        """Where nobody was left to measure it, the pause is as long as there was no progress, a user's own too."""
         pause = change["pause_s"]
         if change["restored"]:
             pause = (self._now() - self._progressed_at).total_seconds()

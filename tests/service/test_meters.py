@@ -50,6 +50,15 @@ def test_resizes_with_their_pauses(world: World) -> None:
     assert found["emascale_resize_steps_lost", cause] == 3
 
 
+def test_how_long_a_user_had_a_job_paused_is_no_pause_of_a_resize(world: World) -> None:
+    controller = world.run()
+    controller.report(resized(64, (2, 3), cause="resume", pause_s=3600.0, steps_lost=1))
+    controller.report(resized(128, (3, 2), cause="api", pause_s=0.1))
+    found = scraped(world.http)
+    assert {place[1] for place in found if place[0] == "emascale_resize_pause_seconds_count"} == {"api"}
+    assert found["emascale_resize_steps_lost", "resume"] == 1
+
+
 def test_the_cluster(world: World) -> None:
     node = {"id": "a", "address": "10.0.0.1", "alive": True, "cpu": 8, "gpu": 2, "cpu_used": 3, "gpu_used": 1}
     gone = node | {"id": "b", "alive": False}
