@@ -1,12 +1,14 @@
 """Everything that can go wrong, as one tree: the server raises it, the client raises it again.
 
     EmascaleError
+    ├── MalformedBody         400  the body is not JSON or YAML
     ├── InvalidRequest        422  a field is wrong; `errors` names each one and what is allowed
     │   ├── ScalingError      422  no scaling rule covers what was asked
     │   └── UnknownRecipe     422  no recipe of that name in the catalogue
     ├── NotFound              404
     ├── Conflict              409  the job's status does not allow it
     ├── PayloadTooLarge       413
+    ├── UnsupportedMediaType  415  the body is of a kind that the service does not read
     ├── Unauthorized          401
     ├── Forbidden             403
     ├── TooManyRequests       429
@@ -94,6 +96,13 @@ class InvalidRequest(EmascaleError):
     status = 422
 
 
+class MalformedBody(EmascaleError):
+    """The body cannot be read."""
+
+    code = "malformed_json"  # or malformed_yaml
+    status = 400
+
+
 class ScalingError(InvalidRequest):
     """No scaling rule covers this. `reason` is one of the error codes of the scaling rules."""
 
@@ -131,6 +140,14 @@ class PayloadTooLarge(EmascaleError):
 
     code = "payload_too_large"
     status = 413
+
+
+class UnsupportedMediaType(EmascaleError):
+    """The body is of a kind that the service does not read."""
+
+    code = "unsupported_media_type"
+    status = 415
+    asks: ClassVar[Mapping[str, str]] = {"Accept": "application/json, application/yaml"}
 
 
 class Unauthorized(EmascaleError):
@@ -194,8 +211,3 @@ def from_problem(problem: Problem) -> EmascaleError:
     by_status = [kind for kind in kinds if kind.status == problem.status]
     kind = (by_code or by_status or [InternalError if problem.status >= 500 else InvalidRequest])[0]
     return _rebuild(kind, problem.detail, problem.code, problem.errors, problem.request_id)
-
-
-def plain(message: str) -> str:
-    """What a validator said, without the words that Pydantic puts before it."""
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -18,7 +18,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from api_schemas.errors import NotFound, Unavailable, plain
+from api_schemas.complaints import phrase
+from api_schemas.errors import NotFound, Unavailable
 from api_schemas.tokens import Scope, TokenRequest
 from service import tokens
 from service.actionlog import log_to_stderr
@@ -246,7 +247,7 @@ def _settings(**given: Any) -> Settings:
 def _refuse(error: ValidationError) -> NoReturn:
     for each in error.errors():
         if each["type"] != "default_factory_not_called":  # follows from another one
-            typer.echo(f"{'.'.join(map(str, each['loc']))}: {plain(each['msg'])}", err=True)
+            typer.echo(f"{'.'.join(map(str, each['loc']))}: {phrase(each)}", err=True)
     raise typer.Exit(2)
 
 

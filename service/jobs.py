@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
+from api_schemas.complaints import phrase
 from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
 from api_schemas.jobs import JobPatch, JobSpec, Label
 from api_schemas.previews import JobPreview
@@ -334,7 +335,7 @@ def _label(text: str) -> tuple[str, str]:
     try:
         return _LABEL.validate_python(name), value
     except ValidationError as error:
-        message = f"{name!r} cannot be the key of a label: {error.errors()[0]['msg']}."
+        message = f"{name!r} cannot be the key of a label: {phrase(error.errors()[0])}."
         raise invalid([FieldError(pointer="?label", message=message)]) from error
 
 

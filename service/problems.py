@@ -11,8 +11,9 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api_schemas.complaints import sentence
 from api_schemas.errors import PROBLEM_MEDIA_TYPE, EmascaleError, FieldError, NotFound, Problem
-from service.validation import NO_PARAMETER, invalid, pointer, sentence
+from service.validation import NO_PARAMETER, invalid, pointer
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -48,14 +49,15 @@ def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == NotFound.status:
         return respond(NotFound(f"There is nothing at {request.url.path}."), request.state.request_id)
-    phrase = HTTPStatus(error.status_code).phrase
+    phrase, headers = HTTPStatus(error.status_code).phrase, dict(error.headers or {})
     code = phrase.lower().replace(" ", "_")
     detail = f"{request.method} {request.url.path}: {error.detail}."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names those of one route alone
+        headers["Allow"] = ", ".join(method for method in METHODS if _is_answered(request, method))
+        detail = f"There is no {request.method} {request.url.path}; allowed there: {headers['Allow']}."
     problem = Problem(title=phrase, status=error.status_code, code=code, detail=detail)
     response = _answer(problem, request.state.request_id)
-    response.headers.update(error.headers or {})
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names those of one route alone
-        response.headers["Allow"] = ", ".join(method for method in METHODS if _is_answered(request, method))
+    response.headers.update(headers)
     return response
 
 

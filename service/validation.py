@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -15,11 +16,13 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from api_schemas.errors import FieldError, InvalidRequest, PayloadTooLarge, plain
+from api_schemas.complaints import sentence
+from api_schemas.errors import FieldError, InvalidRequest, MalformedBody, PayloadTooLarge, UnsupportedMediaType
 from api_schemas.specfile import Loader
 
 JSON_TYPES = ("application/json",)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+KINDS = f"{JSON_TYPES[0]} or {YAML_TYPES[0]}"
 MAX_ERRORS = 50
 NO_PARAMETER = "There is no such parameter."
 
@@ -34,12 +37,15 @@ def body_of(
 ) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that reads the body as this model; `unknown` is said of fields that it does not have.
 
-    `further` finds in a body that is refused what is only looked for once it is none, so that all is told at once.
+    `further` finds in a body that is refused what is only looked for once it is none, so that all is told at once. It
+    raises InvalidRequest, MalformedBody, UnsupportedMediaType, PayloadTooLarge.
     """
 
     async def read(request: Request) -> Model:
         raw = await _read(request, request.app.state.context.settings.max_body_bytes)
         kind = request.headers.get("content-type", "")
+        if not raw.strip():
+            raise _no_body(model)
         look = further and partial(further, request)
         # YAML is slow: others go on
         return await run_sync(lambda: _check_body(model, _parse(raw, kind), unknown, look))
@@ -98,12 +104,6 @@ def pointer(steps: Iterable[int | str]) -> str:
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
-def sentence(error: ErrorDetails) -> str:
-    """Pydantic's message, as a sentence."""
-    text = plain(error["msg"]).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}."
-
-
 async def _read(request: Request, limit: int) -> bytes:
     too_large = PayloadTooLarge(f"The body may have {limit} bytes.")
     length = request.headers.get("content-length", "")
@@ -117,6 +117,14 @@ async def _read(request: Request, limit: int) -> bytes:
     return bytes(raw)
 
 
+def _no_body(model: type[BaseModel]) -> InvalidRequest:
+    fields = ", ".join(
+        name if field.is_required() else f"{name} (optional)" for name, field in model.model_fields.items()
+    )
+    message = f"A body is needed, as {KINDS}, with these fields: {fields}."
+    return invalid([FieldError(pointer="", message=message)])
+
+
 def _parse(raw: bytes, content_type: str) -> Any:
     """Only JSON and YAML: a page of another site cannot send these without asking first."""
     kind = content_type.partition(";")[0].strip().lower()
@@ -124,22 +132,27 @@ def _parse(raw: bytes, content_type: str) -> Any:
         return _from_json(_yaml_to_json(raw))
     if kind in JSON_TYPES:
         return _from_json(raw)
-    raise invalid([FieldError(pointer="", message="Content-Type must be application/json or application/yaml.")])
+    raise UnsupportedMediaType(f"The Content-Type of the body must be {KINDS}, not {kind or 'left out'}.")
 
 
 def _from_json(raw: bytes) -> Any:
     try:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        raise invalid([FieldError(pointer="", message=f"Not valid JSON: {error}.")]) from error
-    if too_large := list(islice(_infinite(data, ()), MAX_ERRORS)):
-        raise invalid([FieldError(pointer=pointer(steps), message="This number is too large.") for steps in too_large])
+        raise MalformedBody(f"The body is not valid JSON: {error}.") from error
+    _check_numbers(data)
     return data
+
+
+def _check_numbers(data: Any) -> None:
+    if found := list(islice(_infinite(data, ()), MAX_ERRORS)):
+        message = f"Must be a finite number, at most {sys.float_info.max:.1e}."
+        raise invalid([FieldError(pointer=pointer(steps), message=message) for steps in found])
 
 
 def _infinite(data: Any, steps: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
     """Where numbers such as 1e400 are: JSON can spell them, but no float holds them, and no answer could show them."""
-    if isinstance(data, float) and math.isinf(data):
+    if isinstance(data, float) and not math.isfinite(data):
         yield steps
     parts = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for step, part in parts:
@@ -152,21 +165,29 @@ class _YamlLoader(Loader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse aliases."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
 
 def _yaml_to_json(raw: bytes) -> bytes:
     """By way of JSON, so that both kinds of body obey the same rules (finite numbers, depth, characters)."""
     try:
-        return json.dumps(yaml.load(raw, _YamlLoader), default=str).encode()
+        data = yaml.load(raw, _YamlLoader)
+        _check_numbers(data)
+        return json.dumps(data, default=str).encode()
     except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise invalid([FieldError(pointer="", message=f"Not valid YAML{line}: {error.problem}.")]) from error
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise _not_yaml(f"{error.problem}{where}") from error
     except (yaml.YAMLError, UnicodeError, TypeError, ValueError, RecursionError) as error:
-        raise invalid([FieldError(pointer="", message=f"Not valid YAML: {error}.")]) from error
+        raise _not_yaml(" ".join(str(error).split())) from error
     except (AttributeError, LookupError) as error:  # how PyYAML fails at `!!timestamp x`, `!!bool x`, `!!int ""`
-        raise invalid([FieldError(pointer="", message="Not valid YAML: a value is not what its tag says.")]) from error
+        raise _not_yaml("a value is not what its tag says") from error
+
+
+def _not_yaml(why: str) -> MalformedBody:
+    return MalformedBody(f"The body is not valid YAML: {why}.", code="malformed_yaml")
 
 
 def _field_error(error: ErrorDetails, data: Any, schema: Mapping[str, Any], unknown: str | None) -> FieldError:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from api_schemas.errors import EmascaleError, plain
+from api_schemas.complaints import phrase
+from api_schemas.errors import EmascaleError
 from workers.archive import Overtaken
 from workers.status import Failure
 from workers.storage import StorageError
@@ -39,4 +40,4 @@ def _explain(error: Exception) -> tuple[str, str]:
 
 def _said(error: ErrorDetails) -> str:
     """Where, unless it is about several fields, and what."""
-    return ": ".join(filter(None, (".".join(str(step) for step in error["loc"]), plain(error["msg"]))))
+    return ": ".join(filter(None, (".".join(str(step) for step in error["loc"]), phrase(error))))

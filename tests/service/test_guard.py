@@ -93,7 +93,7 @@ def test_a_form_of_another_site_cannot_submit(world: World) -> None:
     """Browsers send these kinds of body without asking; some leave out the Origin."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         response = world.http.post("/v1/jobs", content="{}", headers={"Content-Type": kind})
-        problem(response, 422, "invalid_request")
+        problem(response, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(

@@ -323,10 +323,10 @@ def test_a_dry_run_of_taking_it_back_shows_the_most_that_there_is_room_for(
     ("body", "pointer", "said"),
     [
         ({"workers": 9}, "/workers", "from 1 to 8"),
-        ({"workers": 0}, "/workers", "greater than or equal to 1"),
+        ({"workers": 0}, "/workers", "at least 1"),
         ({}, "/workers", "required"),
         ({"workers": 2, "at_samples": 5000}, "/at_samples", "below 5000"),
-        ({"workers": 2, "at_samples": -1}, "/at_samples", "greater than or equal to 0"),
+        ({"workers": 2, "at_samples": -1}, "/at_samples", "at least 0"),
         ({"workers": 2, "at": 3}, "/at", "at_samples, workers"),
         ({"workers": None, "at_samples": 3000}, "/at_samples", "null where workers is null"),
     ],

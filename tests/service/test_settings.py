@@ -65,7 +65,7 @@ def test_serve_says_what_to_do_before_it_listens_to_others() -> None:
 def test_a_kind_of_authentication_that_there_is_not_is_none() -> None:
     refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--auth", "password"])
     assert refused.exit_code == 2
-    assert "auth: Input should be 'none' or 'token'" in refused.output
+    assert "auth: must be 'none' or 'token'" in refused.output
 
 
 def test_names_for_others_need_it_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
 from functools import reduce
@@ -39,12 +40,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"optimizer": {"name": "adamw", "lr": 1, "betas": [0.9]}}, "/optimizer/betas/1", "required"),
     ({"optimizer": {"name": "adamw", "lr": 1, "adamw": 1}}, "/optimizer/adamw", "there are: amsgrad, betas"),
     ({"optimizer": 3}, "/optimizer", "object"),
-    ({"batch": {"base": 0, "per_worker": 1}}, "/batch/base", "greater than or equal to 1"),
+    ({"batch": {"base": 0, "per_worker": 1}}, "/batch/base", "at least 1"),
     ({"schedule": {"budget": "50 steps"}}, "/schedule/budget", "epochs"),
     ({"schedule": {"budget": "0 epochs"}}, "/schedule/budget", "longer than 0"),
     ({"schedule": {"budget": "5 epochs", "lr": "linear"}}, "/schedule/lr", "'constant' or 'cosine'"),
     ({"ema": {}}, "/ema", "half_life"),
-    ({"ema": {"momentum": 2}}, "/ema/momentum", "less than or equal to 1"),
+    ({"ema": {"momentum": 2}}, "/ema/momentum", "at most 1"),
     ({"elasticity": {"workers": [3, 1]}}, "/elasticity/workers", "must not exceed"),
     ({"elasticity": {"workers": [1]}}, "/elasticity/workers/1", "required"),
     ({"elasticity": BASE | {"mode": "free"}}, "/elasticity/mode", "'scale', 'hold' or 'auto'"),
@@ -54,8 +55,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"name": ""}, "/name", "at least 1"),
     ({"resources": {"cpu": 0}}, "/resources/cpu", "greater than 0"),
     ({"resources": {"gpu": False}}, "/resources/gpu", "0 or 1"),
-    ({"priority": True}, "/priority", "valid integer"),
-    ({"priority": "3"}, "/priority", "valid integer"),
+    ({"priority": True}, "/priority", "an integer"),
+    ({"priority": "3"}, "/priority", "an integer"),
     ({"scaling": {"keep": ["lr", "lr"]}}, "/scaling/keep", "once"),
     ({"bacth": {}}, "/bacth", "there are: batch"),
     ({"a~b/c": 1}, "/a~0b~1c", "there are: batch"),
@@ -85,24 +86,45 @@ def test_of_very_many_wrong_fields_the_first_are_named(world: World) -> None:
 @pytest.mark.parametrize(
     ("content", "kind", "said"),
     [
-        (b"{", "application/json", "Not valid JSON"),
-        (b"", "application/json", "Not valid JSON"),
-        (b'{"seed": NaN}', "application/json", "Not valid JSON"),
+        (b'{"name":\n x}', "application/json", "not valid JSON: expected value at line 2 column 2"),
+        (b'{"seed": NaN}', "application/json", "line 1 column 10"),
         (b"[" * 100_000, "application/json", "recursion limit"),
-        (b'{"name": "\\ud800"}', "application/json", "Not valid JSON"),
-        (b"a: [1", "application/yaml", "line 1"),
-        (b"a: &x 1\nb: *x", "application/yaml", "aliases are not allowed"),
-        (b"a: !!python/object:os.system {}", "application/yaml", "Not valid YAML"),
-        (b"[" * 5_000, "application/yaml", "Not valid YAML"),
-        (b"\xff\xfe\x00", "application/yaml", "Not valid YAML"),
-        (b"a: .inf", "application/yaml", "Not valid JSON"),
-        (json.dumps(spec()).encode(), "text/plain", "application/yaml"),
-        (json.dumps(spec()).encode(), "", "application/yaml"),
+        (b'{"name": "\\ud800"}', "application/json", "not valid JSON"),
+        (b"a: [1", "application/yaml", "line 1 column 6"),
+        (b"a: &x 1\nb: *x", "application/yaml", "aliases are not allowed at line 2 column 4"),
+        (b"a: !!python/object:os.system {}", "application/yaml", "not valid YAML"),
+        (b"[" * 5_000, "application/yaml", "not valid YAML"),
+        (b"\xff\xfe\x00", "application/yaml", "not valid YAML"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(world: World, content: bytes, kind: str, said: str) -> None:
+def test_a_body_that_cannot_be_read_is_refused_where_it_breaks(
+    world: World, content: bytes, kind: str, said: str
+) -> None:
     response = world.http.post("/v1/jobs", content=content, headers={"Content-Type": kind})
-    assert said in pointers(response)[""]
+    assert said in problem(response, 400, f"malformed_{kind.partition('/')[2]}")["detail"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", ""])
+def test_a_body_of_another_kind_is_told_which_are_read(world: World, kind: str) -> None:
+    response = world.http.post("/v1/jobs", content=json.dumps(spec()), headers={"Content-Type": kind})
+    detail = problem(response, 415, "unsupported_media_type")["detail"]
+    assert "must be application/json or application/yaml" in detail
+    assert response.headers["accept"] == "application/json, application/yaml"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}, {"Content-Type": "text/plain"}])
+def test_a_body_that_is_missing_is_asked_for(world: World, headers: dict[str, str]) -> None:
+    response = world.http.post(f"/v1/jobs/{world.submit()}/resize", headers=headers)
+    assert pointers(response) == {
+        "": "A body is needed, as application/json or application/yaml, with these fields: "
+        "workers, at_samples (optional)."
+    }
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400"])
+def test_a_number_that_is_not_finite_is_named_in_yaml_too(world: World, value: str) -> None:
+    response = world.http.post("/v1/jobs", content=f"a: [1, {value}]", headers={"Content-Type": "application/yaml"})
+    assert pointers(response) == {"/a/1": "Must be a finite number, at most 1.8e+308."}
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"3", b"null"])
@@ -217,6 +239,10 @@ def at(value: Any, text: str) -> Any:
     return reduce(lambda inner, step: inner[int(step) if isinstance(inner, list) else step], steps, value)
 
 
+RAW = re.compile(r"(?i)input should|value error|assertion|validation|\bvalid \w+|should have|dictionary|tuple|None")
+"""Words of Pydantic and Python that say nothing to who wrote a job."""
+
+
 MISSING = ("This field is required", "Must be one of")
 
 
@@ -235,6 +261,9 @@ def test_what_is_wrong_is_pointed_at(place: Steps, new: Any) -> None:
     """At itself, or where it is missing from."""
     body = put(FULL, place, new)
     for error in found_in(body):
+        assert not RAW.search(error.message), error
+        assert error.message[0].isupper()
+        assert error.message.endswith(".")
         at(body, error.pointer.rpartition("/")[0] if error.message.startswith(MISSING) else error.pointer)
         assert not place or error.pointer == "" or error.pointer.split("/")[1] == place[0]
 
@@ -269,7 +298,7 @@ def test_a_spec_is_taken_or_refused_and_never_breaks_the_service(world: World, p
 @example(raw=b"<<: 3", kind="yaml")
 def test_bytes_of_any_kind_are_refused_and_never_break_the_service(world: World, raw: bytes, kind: str) -> None:
     response = world.http.post("/v1/jobs", content=raw, headers={"Content-Type": f"application/{kind}"})
-    assert pointers(response)
+    assert response.status_code == 422 or problem(response, 400, f"malformed_{kind}")["detail"]
 
 
 def test_a_body_may_be_yaml_as_people_write_it(world: World) -> None:

@@ -26,7 +26,7 @@ def test_all_that_is_wrong_with_a_config_is_named_and_fields_that_do_not_go_toge
     with pytest.raises(ValueError, match="depth") as raised:
         Classify.Config.model_validate({"depth": 0, "widths": 3})
     message = failure_of(raised.value, lambda _: []).message
-    assert "depth: Input should be greater than or equal to 1; widths: Extra inputs" in message
+    assert "depth: must be at least 1; widths: there is no such field" in message
     with pytest.raises(ValueError, match="heads") as raised:
         Language.Config.model_validate({"width": 30})
     message = failure_of(raised.value, lambda _: []).message
