@@ -14,10 +14,12 @@ from api_schemas import display
 from api_schemas.client import Client
 from api_schemas.observer import Observer
 from api_schemas.views import JobView
-from api_schemas.wording import describe, share, state
+from api_schemas.wording import describe, share, stands, state
 
 TENTHS = 10
 """Plain output has a line of progress for each of so many parts of the training."""
+News = tuple[str, str, str]
+"""When, whose, what."""
 
 
 class Board:
@@ -40,28 +42,34 @@ class Board:
         if self._live is not None:
             self._live.stop()
 
-    def add(self, view: JobView) -> None:
-        """Show this job from now on, with all that has happened to it."""
-        self._observers.append(Observer(self._client, view))
+    def add(self, view: JobView, *, from_start: bool = True) -> None:
+        """Show this job from now on: after all that has happened to it, or after how it stands."""
+        observer = Observer(self._client, view)
+        self._observers.append(observer)
+        if not from_start:
+            resized = observer.skip()
+            view = observer.view
+            if resized is not None:
+                self._print((f"{resized.at:%H:%M:%S}", view.name, f"last change of size: {describe(resized)}"))
+            self._print((f"{view.updated_at:%H:%M:%S}", view.name, f"now {stands(view, observer.loss)}"))
 
     def refresh(self) -> list[JobView]:
         """Look at every job and show what is new; the jobs as they are now."""
         for observer in self._observers:
             for news in _news(observer, progress=self._live is None):
-                self._console.print("  ".join(news) if self._live is None else _in_columns(news))
+                self._print(news)
         if self._live is not None:
             shown = [(observer.view, observer.loss) for observer in self._observers]
             self._live.update(display.live(shown), refresh=True)
         return [observer.view for observer in self._observers]
 
+    def _print(self, news: News) -> None:
+        self._console.print("  ".join(news) if self._live is None else _in_columns(news))
+
     def watch(self, *, every_s: float = 0.5, sleep: Callable[[float], None] = time.sleep) -> None:
         """Refresh until every job has ended."""
         while not all(view.status.is_terminal for view in self.refresh()):
             sleep(every_s)
-
-
-News = tuple[str, str, str]
-"""When, whose, what."""
 
 
 def _news(observer: Observer, *, progress: bool) -> Iterator[News]:

@@ -18,8 +18,18 @@ class Observer:
         self._measured_at = 0  # samples seen at the last point of the loss
         self._explained = ""  # why it is smaller than it may be, as `shortage` said last
 
+    def skip(self) -> Event | None:
+        """Look at how the job stands, and pass over what happened so far; its last change of size, where it had one."""
+        job = self.view.id
+        self._cursor = self._client.events(job, newest_first=True, limit=1).last
+        self.view = self._client.job(job)  # after the cursor: what happens in between is told twice, and not never
+        if self.view.progress.samples:
+            self._measure()
+        resizes = self._client.events(job, newest_first=True, limit=1, types=["resized"]).items
+        return resizes[0] if resizes else None
+
     def look(self) -> list[Event]:
-        """What happened since the last look; at the first look, everything so far.
+        """What happened since the last look; at the first look, everything so far that was not passed over.
 
         The view is asked for first: once it says that the job has ended, all its events are among those returned.
         """

@@ -73,6 +73,12 @@ def state(view: JobView, loss: float | None) -> str:
     return ", ".join([*parts, workers(view.workers)])
 
 
+def stands(view: JobView, loss: float | None) -> str:
+    """The phase, and what it is about: numbers of a job that trains, else why it is there."""
+    trains = view.status.phase in (Phase.RUNNING, Phase.RESIZING)
+    return f"{view.status.phase}: {state(view, loss).lstrip() if trains else view.status.message}"
+
+
 def share(progress: Progress) -> float:
     """How much of the training is done, from 0 to 1."""
     return min(1.0, progress.samples / progress.total_samples) if progress.total_samples else 0.0

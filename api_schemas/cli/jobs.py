@@ -43,7 +43,7 @@ def submit(
         hint = "" if watch else f" `emascale watch {view.id}` shows it train."
         show(view, f"Submitted {view.name} as {view.id}.{hint}", as_json)
     if watch:
-        _watch(client, view, as_json)
+        _watch(client, view, True, as_json)
 
 
 def list_jobs(
@@ -72,9 +72,14 @@ def get(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     show(view, display.job_view(view), as_json)
 
 
-def watch(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
-    """Watch a job until it ends; exit code 1 unless it succeeds."""
-    _watch(ctx.obj, ctx.obj.job(ctx.obj.resolve(job)), as_json)
+def watch(
+    ctx: typer.Context,
+    job: JobId,
+    from_start: Annotated[bool, typer.Option("--from-start", help="First tell all that has happened to it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a job until it ends; exit code 1 unless it succeeds. With --json an event a line."""
+    _watch(ctx.obj, ctx.obj.job(ctx.obj.resolve(job)), from_start, as_json)
 
 
 def resize(
@@ -201,14 +206,15 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _watch(client: Client, view: JobView, as_json: bool) -> None:
+def _watch(client: Client, view: JobView, from_start: bool, as_json: bool) -> None:
     console = display.console()
     if as_json:
-        for event in client.watch(view.id):
+        past = None if from_start else client.events(view.id, newest_first=True, limit=1).last
+        for event in client.watch(view.id, after=past):
             typer.echo(event.model_dump_json())
     else:
         with Board(client, console) as board:
-            board.add(view)
+            board.add(view, from_start=from_start)
             try:
                 board.watch()
             except KeyboardInterrupt:

@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from api_schemas.board import Board
 from api_schemas.cli import app
 from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest, NotFound
 from api_schemas.previews import JobPreview, ScalingPreview, SizePreview
@@ -17,7 +16,6 @@ from tests.api_schemas.answers import (
     job_row,
     job_view,
     resize_preview,
-    story,
 )
 from tests.api_schemas.commands import JOB, emascale, ended
 
@@ -70,35 +68,6 @@ def test_a_dry_run_shows_the_sizes(service: Answers, spec: str) -> None:
     assert "ema_coarse" in shown
 
 
-def test_watching_tells_the_story_line_by_line(spec: str) -> None:
-    service = ended(Phase.SUCCEEDED)
-    service.add("POST", "/v1/jobs", job_view(), status=201)
-
-    result = emascale(service, "submit", spec, "--watch")
-
-    assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert lines[:2] == ["Submitted digits as abc123.", "03:04:05  digits  submitted"]
-    resized = "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost"
-    assert f"03:04:05  digits  {resized}" in lines
-    assert any("accuracy 0.9711 (EMA 0.9822)" in line for line in lines)
-
-
-@pytest.mark.parametrize(("phase", "code"), [(Phase.SUCCEEDED, 0), (Phase.FAILED, 1), (Phase.CANCELLED, 1)])
-def test_watch_ends_as_the_job_does(phase: Phase, code: int) -> None:
-    result = emascale(ended(phase), "watch", "abc123")
-
-    assert result.exit_code == code
-    assert "4 -> 2" in result.stdout.splitlines()[-1]
-    assert phase in result.stdout
-
-
-def test_watch_as_json_is_an_event_a_line() -> None:
-    lines = emascale(ended(Phase.SUCCEEDED), "watch", "abc123", "--json").stdout.splitlines()
-
-    assert [json.loads(line)["type"] for line in lines] == [event.type for event in story()]
-
-
 def test_list_filters_and_shows(service: Answers) -> None:
     service.add("GET", "/v1/jobs", Page(items=[job_row("abc123"), job_row("def456", name="other")]))
 
@@ -123,18 +92,6 @@ def test_a_list_says_what_to_do_when_it_is_empty_or_goes_on(service: Answers) ->
     assert emascale(longer, "list").stdout.splitlines()[-1] == "There are more; --after cursor shows older ones."
     emascale(longer, "list", "--after", "cursor")
     assert dict(longer.last.url.params) == {"limit": "20", "after": "cursor"}
-
-
-def test_whoever_stops_watching_hears_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Board) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Board, "watch", interrupted)
-
-    result = emascale(ended(Phase.SUCCEEDED), "watch", "abc123")
-
-    assert result.exit_code == 130
-    assert result.stdout == "digits goes on without you; `emascale watch abc123` shows it again.\n"
 
 
 def test_get_by_prefix(service: Answers) -> None:
