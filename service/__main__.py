@@ -23,10 +23,10 @@ from api_schemas.errors import NotFound, Unavailable
 from api_schemas.tokens import Scope, TokenRequest
 from service import tokens
 from service.actionlog import log_to_stderr
-from service.db import Database, UnusableDatabase, connect, migrate
+from service.db import Database, UnusableDatabase, connect, migrate, missing
 from service.head import HeadFailed
 from service.processes import end_with, share_heaps
-from service.settings import Settings
+from service.settings import Settings, default, variable
 from service.storage import Folder
 from service.supervisor import AlreadyServed, serve
 
@@ -36,25 +36,55 @@ service does first, the next request of a client that does not know it yet is lo
 logger = logging.getLogger("service")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The server side of emascale.")
 
-DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder for what must not be lost.")]
+
+def _option(flag: str, field: str, help: str) -> Any:
+    """An option that sets a field of `Settings`; --help shows its variable and its default too."""
+    return typer.Option(flag, help=f"{help} Default: {default(field)}.", envvar=variable(field))
+
+
+DataFolder = Annotated[Path | None, _option("--data", "data_folder", "Folder for what must not be lost.")]
+New = Annotated[bool, typer.Option("--new", help="Make the database where there is none, as the first `serve` does.")]
 Parent = Annotated[int | None, typer.Option(hidden=True, help="End with this process.")]
+WITHOUT_OPTION = (
+    "database_url",
+    "allowed_hosts",
+    "log_format",
+    "max_body_bytes",
+    "read_recipes",
+    "event_poll_s",
+    "log_poll_s",
+)
+BY_VARIABLE = "\n\n".join(
+    ["Without an option:"]
+    + [
+        f"{variable(name)}: {Settings.model_fields[name].description} Default: {default(name)}."
+        for name in WITHOUT_OPTION
+    ]
+)
+MISNAMED = {"EMASCALE_DATA": variable("data_folder"), "EMASCALE_STORAGE": variable("storage_url")}
+"""What one takes for the variables of --data and --storage."""
 
 
-@app.command("serve")
+@app.command("serve", epilog=BY_VARIABLE)
 def serve_command(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free one.")] = None,
+    host: Annotated[str | None, _option("--host", "host", "Address to listen on.")] = None,
+    port: Annotated[int | None, _option("--port", "port", "Port to listen on; 0: any free one.")] = None,
     auth: Annotated[
-        str | None, typer.Option(help="none, on the loopback alone; token: every request needs one.")
+        str | None, _option("--auth", "auth", "none, on the loopback alone; token: every request needs one.")
     ] = None,
     data: DataFolder = None,
     storage: Annotated[
-        str | None, typer.Option(help="Folder or URL for what the jobs write, such as s3://bucket/jobs.")
+        str | None,
+        _option("--storage", "storage_url", "Folder or URL for what the jobs write, such as s3://bucket/jobs."),
     ] = None,
-    slots: Annotated[int | None, typer.Option(help="CPUs that the own Ray head offers.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="Use this Ray cluster instead of an own one.")] = None,
+    slots: Annotated[
+        int | None, _option("--slots", "local_slots", "CPUs that the own Ray head offers; none: all of the machine's.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, _option("--ray-address", "ray_address", "Use this Ray cluster; none: start an own one.")
+    ] = None,
 ) -> None:
-    """Run API, reconciler and, unless an address is given, a Ray head. Options go before EMASCALE_... variables."""
+    """Run API, reconciler and, unless an address is given, a Ray head. An option goes before its variable."""
     given = {
         "host": host,
         "port": port,
@@ -142,10 +172,10 @@ def reconcile(
 
 
 @app.command("migrate")
-def migrate_command() -> None:
+def migrate_command(data: DataFolder = None, new: New = False) -> None:
     """Bring the database's tables up to date; `serve` does it by itself."""
     log_to_stderr()
-    with _opened():
+    with _opened(data, new):
         pass
 
 
@@ -159,13 +189,14 @@ def create_token(
     scope: Annotated[Scope, typer.Option(help="read: look; submit: jobs too; admin: tokens too.")],
     expires: Annotated[str | None, typer.Option(help="After how long: 90d, 12h or 30m; without it never.")] = None,
     data: DataFolder = None,
+    new: New = False,
 ) -> None:
     """Make a token and print it, this once."""
     try:
         asked = TokenRequest.model_validate({"name": name, "scope": scope, "expires": expires})
     except ValidationError as error:
         _refuse(error)
-    with _opened(data) as database:
+    with _opened(data, new) as database:
         made = tokens.create(database, asked)
     until = f"until {made.expires_at:%Y-%m-%d %H:%M} UTC" if made.expires_at else "for ever"
     typer.echo(f"Token {made.id} of scope {made.scope}, valid {until}. It is shown this once:", err=True)
@@ -224,9 +255,16 @@ def _database(settings: Settings) -> Database:
 
 
 @contextmanager
-def _opened(data: Path | None = None) -> Iterator[Database]:
-    """The database with its tables up to date, as long as the block lasts."""
-    database = _database(_settings(data_folder=data))
+def _opened(data: Path | None, new: bool = False) -> Iterator[Database]:
+    """The database with its tables up to date, as long as the block lasts; only with `new` one is made."""
+    settings = _settings(data_folder=data)
+    file = missing(settings.database_url)
+    if file is not None and not new:
+        _fail(
+            f"There is no database {file}. Name the service's folder with --data or {variable('data_folder')}; "
+            "before its first `serve`, `token create --new` makes it."
+        )
+    database = _database(settings)
     try:
         migrate(database.engine)
         yield database
@@ -238,6 +276,10 @@ def _opened(data: Path | None = None) -> Iterator[Database]:
 
 def _settings(**given: Any) -> Settings:
     """With the options that were given."""
+    for wrong, right in MISNAMED.items():
+        if wrong in os.environ:
+            typer.echo(f"{wrong}: is no setting, {right} is; unset it.", err=True)
+            raise typer.Exit(2)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

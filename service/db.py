@@ -66,6 +66,15 @@ def driver_url(url: str) -> URL:
     return address.set(drivername=DRIVERS[address.get_backend_name()])
 
 
+def missing(url: str) -> Path | None:
+    """The file of an SQLite database that is not there; None for any other database."""
+    address = driver_url(url)
+    if address.get_backend_name() != "sqlite" or not address.database or address.database == ":memory:":
+        return None
+    file = Path(address.database)
+    return None if file.exists() else file
+
+
 def connect(url: str) -> Engine:
     """An engine for SQLite or PostgreSQL; nothing is asked yet. Raises ValueError, UnusableDatabase."""
     address = driver_url(url)

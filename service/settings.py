@@ -12,9 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.db import driver_url
 
 MIB = 2**20
+PREFIX = "EMASCALE_"
 _HOW_TO_OPEN = (
-    "To let others in, make a token with `python -m service token create --name NAME --scope admin`, "
-    "then set auth to token (EMASCALE_AUTH=token, or --auth token)"
+    "To let others in, set auth to token (EMASCALE_AUTH=token, or --auth token), "
+    "and make one with `python -m service token create --name NAME --scope admin`"
 )
 
 
@@ -69,7 +70,7 @@ def _storage_below(data: dict[str, Any]) -> str:
 class Settings(BaseSettings):
     """Made once at the start of a process and passed on; nothing reads the environment later."""
 
-    model_config = SettingsConfigDict(env_prefix="EMASCALE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     data_folder: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         Path(".emascale"), validate_default=True, description="Where the service keeps what it must not lose."
@@ -97,3 +98,15 @@ class Settings(BaseSettings):
     log_poll_s: float = Field(
         2.0, gt=0, description="How often whoever follows logs is told new lines: each look lists the job's logs."
     )
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field of `Settings`."""
+    return PREFIX + field.upper()
+
+
+def default(field: str) -> str:
+    """What a field of `Settings` is without its variable, as a person reads it."""
+    derived = {"database_url": "emascale.db in the data folder", "storage_url": "jobs in the data folder"}
+    value = Settings.model_fields[field].get_default()
+    return derived.get(field) or ("none" if value in (None, ()) else str(value))

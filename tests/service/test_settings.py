@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from service.__main__ import app
-from service.settings import Settings
+from service.settings import Settings, variable
 from service.supervisor import as_environment, for_nodes
 
 
@@ -66,6 +66,22 @@ def test_a_kind_of_authentication_that_there_is_not_is_none() -> None:
     refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--auth", "password"])
     assert refused.exit_code == 2
     assert "auth: must be 'none' or 'token'" in refused.output
+
+
+def test_help_names_every_variable_and_its_default() -> None:
+    shown = CliRunner().invoke(app, ["serve", "--help"], terminal_width=200).stdout
+    shown = " ".join(shown.replace("\u2502", " ").split())
+    for field in Settings.model_fields:
+        assert variable(field) in shown
+    for told in ("Default: 127.0.0.1.", "Default: 8000.", "Default: .emascale.", "Default: jobs in the data folder."):
+        assert told in shown
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["token", "list"], ["migrate"]], ids=" ".join)
+def test_a_variable_that_is_taken_for_another_is_not_passed_over(arguments: list[str]) -> None:
+    refused = CliRunner().invoke(app, arguments, env={"EMASCALE_DATA": "/srv"})
+    assert refused.exit_code == 2
+    assert refused.stderr == "EMASCALE_DATA: is no setting, EMASCALE_DATA_FOLDER is; unset it.\n"
 
 
 def test_names_for_others_need_it_too(monkeypatch: pytest.MonkeyPatch) -> None:

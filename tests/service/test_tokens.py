@@ -197,10 +197,35 @@ def test_tokens_are_made_listed_and_revoked_without_a_service(database_url: str,
     assert (missing.exit_code, missing.stderr) == (1, "There is no token 'x'.\n")
 
 
-def test_a_database_without_tables_gets_them(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["token", "create", "--name", "me", "--scope", "read", "--data", str(tmp_path)])
+MAKE = ["token", "create", "--name", "me", "--scope", "read"]
+
+
+@pytest.mark.parametrize("arguments", [MAKE, ["token", "list"], ["token", "revoke", "x"], ["migrate"]], ids=" ".join)
+def test_where_there_is_no_database_none_is_made(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody is in the wrong folder: a token of a new database would open nothing."""
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--data", str(tmp_path / "other")]):
+        refused = CliRunner().invoke(app, [*arguments, *options])
+        file = tmp_path / (options[-1] if options else ".emascale") / "emascale.db"
+        assert refused.exit_code == 1
+        assert refused.stderr.startswith(f"There is no database {file}. ")
+        assert "--data or EMASCALE_DATA_FOLDER" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_before_the_first_serve_it_is_made_on_request(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [*MAKE, "--new", "--data", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "emascale.db").exists()
+
+
+def test_the_folder_is_that_of_serve(tmp_path: Path) -> None:
+    folder = {"EMASCALE_DATA_FOLDER": str(tmp_path)}
+    assert CliRunner().invoke(app, [*MAKE, "--new"], env=folder).exit_code == 0
+    assert " me\n" in CliRunner().invoke(app, ["token", "list", "--data", str(tmp_path)]).stdout
+    assert " me\n" in CliRunner().invoke(app, ["token", "list"], env=folder).stdout
 
 
 def test_a_lifetime_that_is_none_is_named(database_url: str) -> None:
