@@ -3,12 +3,14 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { AmendDialog } from "./amend";
 import { post, remove } from "./api";
-import { hasEnded, type JobView } from "./contract";
+import { hasEnded, type Checkpoint, type JobView } from "./contract";
 import { Dialog, type Asked } from "./dialog";
+import { useFiles } from "./files";
 import { Failure } from "./parts";
 import { ResizeDialog } from "./resize";
 import { go } from "./route";
 import { useMayChange } from "./signin";
+import { count, counted } from "./wording";
 
 /** Each is asked anew: one that is closed, of which the page has not heard yet, does not take the next along. */
 interface Question {
@@ -82,10 +84,28 @@ function CancelDialog({ job, onClose }: Asked): ReactNode {
   const cancel = useRequest(job, "cancel", onClose);
   return (
     <Dialog title={`Cancel ${job.name}?`} onClose={onClose}>
-      <p>Its workers stop, and it does not go on. Checkpoints, curves and logs stay.</p>
+      <p>Its workers stop, and it does not go on. Events, curves and logs stay.</p>
+      <Kept job={job} />
       <Failure error={cancel.error} />
       <Choice yes="Cancel the job" no="Let it train" busy={cancel.isPending} onYes={() => cancel.mutate()} onNo={onClose} />
     </Dialog>
+  );
+}
+
+/** What of the weights is left: nobody writes a checkpoint at a cancel. */
+function Kept({ job }: { job: JobView }): ReactNode {
+  const checkpoints = useFiles<Checkpoint>(job.id, "checkpoints");
+  if (job.progress.samples === 0) return <p>It has not trained yet, so nothing else is lost.</p>;
+  if (!checkpoints.data) return <Failure error={checkpoints.error} />;
+  const last = checkpoints.data.at(-1);
+  const kept = last
+    ? `${counted(checkpoints.data.length, "checkpoint")} stay${checkpoints.data.length === 1 ? "s" : ""}, the last of sample ${count(last.samples)}; what it learned since is lost.`
+    : "It has no checkpoint, so its weights are lost.";
+  return (
+    <p>
+      {kept} {job.spec.checkpoint.every === null && <>None is made before the end, since <code>checkpoint.every</code> is not set. </>}
+      {job.status.phase !== "paused" && "To keep what it has learned so far, pause it instead."}
+    </p>
   );
 }
 

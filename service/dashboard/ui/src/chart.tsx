@@ -26,6 +26,7 @@ export interface Mark {
 interface Props {
   title: string;
   lines: Line[];
+  log?: boolean | undefined; // whether the y axis is logarithmic at first
   marks: Mark[];
   span: Span;
   onZoom: (span: Span | null) => void;
@@ -33,13 +34,13 @@ interface Props {
 
 const HEIGHT = 170;
 
-export function Chart({ title, lines, marks, span, onZoom }: Props): ReactNode {
+export function Chart({ title, lines, log: first = false, marks, span, onZoom }: Props): ReactNode {
   const [index, setIndex] = useState<number | null>(null);
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const now = useRef({ marks, span, onZoom });
   now.current = { marks, span, onZoom };
-  const [log, setLog] = useState(false);
+  const [log, setLog] = useState(first);
   const theme = useTheme();
   const shape = lines.map((line) => line.label).join();
   const positive = lines.every((line) => !line.stepped && line.points.every(([, y]) => y === null || y > 0));

@@ -3,8 +3,8 @@ import type { ReactNode } from "react";
 import { get } from "./api";
 import type { Cluster, ClusterChanges, Node } from "./contract";
 import { useLive } from "./live";
-import { Failure, Table, useTitle } from "./parts";
-import { clock, number } from "./wording";
+import { Failure, Table, Time, useTitle } from "./parts";
+import { number } from "./wording";
 
 const ADDRESS = "/v1/cluster";
 const POLL_MS = 10_000; // where no stream comes
@@ -40,7 +40,7 @@ function merge(cluster: Cluster, { connected, seen_at, nodes, ids, queue }: Clus
 
 function Connection({ cluster }: { cluster: Cluster }): ReactNode {
   if (cluster.connected) return <p className="note">{slots(cluster.nodes)}</p>;
-  const seen = cluster.seen_at ? `last seen at ${clock(cluster.seen_at)}` : "never seen yet";
+  const seen = cluster.seen_at ? <>last seen at <Time at={cluster.seen_at} /></> : "never seen yet";
   return <p className="failure">Ray does not answer, {seen}. Jobs can be submitted, and start once it is back.</p>;
 }
 
@@ -107,7 +107,7 @@ function Use({ used, total, label }: { used: number; total: number; label: strin
 function state(node: Node): ReactNode {
   if (!node.alive) return <span className="phase failed">gone</span>;
   if (!node.draining) return <span className="phase running">alive</span>;
-  return <span className="phase recovering">{node.drains_at ? `to leave by ${clock(node.drains_at)}` : "to leave"}</span>;
+  return <span className="phase recovering">to leave{node.drains_at && <> by <Time at={node.drains_at} /></>}</span>;
 }
 
 function Queue({ queue }: { queue: Cluster["queue"] }): ReactNode {

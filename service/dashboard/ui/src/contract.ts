@@ -90,6 +90,8 @@ export interface Spec extends Record<string, unknown> {
   optimizer: { name: string };
   batch: { base: number; per_worker: number };
   elasticity: { workers: Pair; kappa: Pair; mode: string };
+  scaling: { second_moment: string };
+  checkpoint: { every: string | null };
   priority: number;
   engine: string;
   labels: Record<string, string>;

@@ -3,7 +3,7 @@ import { keepPreviousData, useQuery, useQueryClient, type QueryClient } from "@t
 import { useEffect, useMemo, useState, type ReactNode } from "react";
 import { get } from "./api";
 import { Chart, type Line, type Mark, type Span } from "./chart";
-import type { Curves, Event, JobView, Page, Point } from "./contract";
+import { hasEnded, type Curves, type Event, type JobView, type Page, type Point } from "./contract";
 import type { Heard } from "./events";
 import { Failure } from "./parts";
 
@@ -11,13 +11,13 @@ const POINTS = 500; // of a curve: more than a chart has pixels for
 const MOST = 4 * POINTS; // a curve that grew longer is asked for anew, thinned out
 const EVALUATION = "evaluation/";
 
-const CHARTS: { title: string; name: string; label: string; stepped?: boolean }[] = [
+const CHARTS: { title: string; name: string; label: string; stepped?: boolean; log?: boolean }[] = [
   { title: "World size", name: "workers", label: "workers", stepped: true },
   { title: "Kappa", name: "kappa", label: "kappa", stepped: true },
   { title: "Learning rate", name: "lr", label: "lr" },
   { title: "EMA momentum", name: "ema_momentum", label: "rho" },
   { title: "Throughput", name: "samples_per_s", label: "samples/s" },
-  { title: "Gradient noise scale", name: "noise_scale", label: "samples" },
+  { title: "Gradient noise scale", name: "noise_scale", label: "samples", log: true },
 ];
 
 export function CurvesPart({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
@@ -28,7 +28,7 @@ export function CurvesPart({ job, heard }: { job: JobView; heard: Heard }): Reac
   const shown = near ?? curves.data;
   const charts = useMemo(() => (shown ? chartsOf(shown) : []), [shown]);
   if (curves.error && !shown) return <Failure error={curves.error} />;
-  if (charts.length === 0) return <p className="empty">There are no curves yet: they begin with the first steps.</p>;
+  if (charts.length === 0) return <p className="empty">{nothing(job, curves.data !== undefined)}</p>;
   const span: Span = window_ ?? [0, lastOf(curves.data) || 1];
   return (
     <>
@@ -37,12 +37,18 @@ export function CurvesPart({ job, heard }: { job: JobView; heard: Heard }): Reac
         {window_ && <button onClick={() => setWindow(null)}>Show all</button>}
       </p>
       <div className="charts">
-        {charts.map(({ title, lines }) => (
-          <Chart key={title} title={title} lines={lines} marks={marks} span={span} onZoom={setWindow} />
+        {charts.map(({ title, lines, log }) => (
+          <Chart key={title} title={title} lines={lines} log={log} marks={marks} span={span} onZoom={setWindow} />
         ))}
       </div>
     </>
   );
+}
+
+function nothing(job: JobView, asked: boolean): string {
+  if (!asked) return "The curves are on their way.";
+  if (hasEnded(job.status.phase)) return "There are no curves: it ended before its first steps.";
+  return "There are no curves yet: they begin with the first steps.";
 }
 
 /** The curves, to which each progress of the job adds what is new. */
@@ -153,6 +159,7 @@ function markOf(event: Event): Mark[] {
 
 interface Drawn {
   title: string;
+  log?: boolean; // at first: what spans decades
   lines: Line[];
 }
 
@@ -161,7 +168,7 @@ function chartsOf(curves: Curves): Drawn[] {
     const points = curves.series[name];
     return points ? [{ title, lines: [{ label, points, colour: "first", stepped }] }] : [];
   };
-  const others = CHARTS.flatMap(({ title, name, label, stepped }) => one(title, name, label, stepped));
+  const others = CHARTS.flatMap(({ title, name, label, stepped, log }) => one(title, name, label, stepped).map((drawn) => ({ ...drawn, log })));
   return [...one("Loss", "loss", "training"), ...evaluations(curves), ...others];
 }
 

@@ -4,9 +4,9 @@ import { useState, type ReactNode } from "react";
 import { get, pace } from "./api";
 import { hasEnded, type Event, type JobView, type Page } from "./contract";
 import * as curves from "./curves";
-import { Failure } from "./parts";
+import { Failure, Time } from "./parts";
 import { useStream, type State } from "./stream";
-import { clock, describe } from "./wording";
+import { describe } from "./wording";
 
 const POLL_MS = 5000;
 const SHOWN = 100;
@@ -125,7 +125,7 @@ export function EventsPart({ id, heard }: { id: string; heard: Heard }): ReactNo
       <ol className="events">
         {told.map(({ event, text }) => (
           <li key={`${event.incarnation}.${event.sequence}`} className={BAD.includes(event.type) ? "bad" : undefined}>
-            <time dateTime={event.at}>{clock(event.at)}</time>
+            <Time at={event.at} />
             <span className="kind">{event.type.replaceAll("_", " ")}</span>
             <span>{text}</span>
           </li>

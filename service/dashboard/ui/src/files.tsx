@@ -3,29 +3,33 @@ import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { get } from "./api";
 import type { Artifact, Checkpoint, Page } from "./contract";
-import { Failure, Table } from "./parts";
-import { bytes, clock, count } from "./wording";
+import { Failure, Table, Time } from "./parts";
+import { bytes, count } from "./wording";
 
-export function FilesPart({ id }: { id: string }): ReactNode {
+export function FilesPart({ id, ended }: { id: string; ended: boolean }): ReactNode {
   const checkpoints = useFiles<Checkpoint>(id, "checkpoints");
   const artifacts = useFiles<Artifact>(id, "artifacts");
   return (
     <>
       <h2>Exported</h2>
       <Failure error={artifacts.error} />
-      {artifacts.data?.length === 0 && <p className="empty">Nothing yet: the weights and their EMA are exported at the end.</p>}
+      {artifacts.data?.length === 0 && (
+        <p className="empty">{ended ? "Nothing: the weights are exported once the budget is used up." : "Nothing yet: the weights and their EMA are exported at the end."}</p>
+      )}
       {artifacts.data && artifacts.data.length > 0 && <Artifacts id={id} rows={artifacts.data} />}
       <h2>Checkpoints</h2>
       <Failure error={checkpoints.error} />
       {checkpoints.data?.length === 0 && (
-        <p className="empty">None yet: <code>checkpoint.every</code> says how often there is one; the end always leaves one.</p>
+        <p className="empty">
+          {ended ? "None were kept" : "None yet"}: <code>checkpoint.every</code> says how often there is one; a job that uses up its budget always leaves one.
+        </p>
       )}
       {checkpoints.data && checkpoints.data.length > 0 && <Checkpoints id={id} rows={checkpoints.data} />}
     </>
   );
 }
 
-function useFiles<T>(id: string, kind: string): { data: T[] | undefined; error: Error | null } {
+export function useFiles<T>(id: string, kind: string): { data: T[] | undefined; error: Error | null } {
   return useQuery({
     queryKey: ["files", id, kind],
     queryFn: async ({ signal }) => (await get<Page<T>>(`/v1/jobs/${id}/${kind}`, signal)).items,
@@ -74,15 +78,15 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
           <tr key={row.name}>
             <th scope="row">
               {row.name}
-              <span className="why narrow">{clock(row.saved_at)}, {bytes(row.bytes)}</span>
+              <span className="why narrow"><Time at={row.saved_at} />, {bytes(row.bytes)}</span>
             </th>
             <td className="figure low">{count(row.samples)}</td>
             <td className="figure low">{bytes(row.bytes)}</td>
-            <td className="low">{clock(row.saved_at)}</td>
+            <td className="low"><Time at={row.saved_at} /></td>
             <td className="links">
               {row.files.map((file) => (
-                <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} download>
-                  <FileName name={file} />
+                <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} title={file} download>
+                  {file}
                 </a>
               ))}
             </td>
@@ -91,11 +95,4 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
       </tbody>
     </Table>
   );
-}
-
-/** Where it is too long for a line it ends before its suffix. */
-function FileName({ name }: { name: string }): ReactNode {
-  const dot = name.lastIndexOf(".");
-  if (dot < 1) return name;
-  return <>{name.slice(0, dot)}<wbr />{name.slice(dot)}</>;
 }

@@ -1,17 +1,17 @@
 /** One job: how it stands, what can be done with it, and its history in parts. */
-import { useQuery } from "@tanstack/react-query";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Actions } from "./actions";
-import { get, pace } from "./api";
-import { hasEnded, type JobView } from "./contract";
+import { get, pace, Refused } from "./api";
+import { hasEnded, type Curves, type Event, type JobView } from "./contract";
 import { CurvesPart } from "./curves";
 import { EventsPart, useEvents, type Heard } from "./events";
 import { FilesPart } from "./files";
 import { LogsPart } from "./logs";
-import { Bar, Failure, PhaseBadge, useTitle } from "./parts";
+import { Bar, Failure, PhaseBadge, Time, useTitle } from "./parts";
 import { ResizesPart } from "./resizes";
 import type { State } from "./stream";
-import { clock, count, duration, named, number, scores, share } from "./wording";
+import { count, duration, named, number, scores, share } from "./wording";
 import { toYaml } from "./yaml";
 
 const SOONEST_MS = 2000;
@@ -23,17 +23,29 @@ export function JobScreen({ id, part }: { id: string; part: string }): ReactNode
   useTitle(job.data?.name ?? id);
   return (
     <>
-      <Failure error={job.error} />
+      {isMissing(job.error) ? <Missing id={id} /> : <Failure error={job.error} />}
       {job.data && (
         <>
           <Head job={job.data} />
           <Trouble job={job.data} />
-          <Facts job={job.data} />
+          <Facts job={job.data} heard={heard} />
           <Parts id={id} part={part} />
           <Part job={job.data} part={part} heard={heard} />
         </>
       )}
     </>
+  );
+}
+
+function isMissing(error: Error | null): boolean {
+  return error instanceof Refused && error.status === 404;
+}
+
+function Missing({ id }: { id: string }): ReactNode {
+  return (
+    <p className="empty">
+      There is no job <code>{id}</code>; it may have been deleted. <a href="#/jobs">See the jobs</a>.
+    </p>
   );
 }
 
@@ -65,9 +77,10 @@ function Head({ job }: { job: JobView }): ReactNode {
         <h1>
           {job.name} <PhaseBadge phase={job.status.phase} />
         </h1>
+        <p className={job.status.code === "short_of_slots" ? "warning" : undefined}>{job.status.message}</p>
         <p className="note">
-          {job.status.message} <code>{job.id}</code>, {job.spec.recipe.name} with {job.spec.optimizer.name}
-          {job.spec.engine !== "in_place" && `, ${job.spec.engine}`}, submitted {clock(job.created_at)}
+          <code>{job.id}</code>, {job.spec.recipe.name} with {job.spec.optimizer.name}
+          {job.spec.engine !== "in_place" && `, ${job.spec.engine}`}, submitted <Time at={job.created_at} />
         </p>
       </div>
       <Actions job={job} />
@@ -86,10 +99,8 @@ function Trouble({ job: { status } }: { job: JobView }): ReactNode {
   );
 }
 
-function Facts({ job }: { job: JobView }): ReactNode {
+function Facts({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
   const { progress, values } = job;
-  const [low, high] = job.spec.elasticity.workers;
-  const target = job.target_workers === null || hasEnded(job.status.phase) ? "" : `, asked for ${job.target_workers}`;
   return (
     <dl className="facts">
       <Fact name="Progress">
@@ -99,11 +110,11 @@ function Facts({ job }: { job: JobView }): ReactNode {
         </small>
       </Fact>
       <Fact name="Time left">{progress.eta_s === null ? "–" : duration(progress.eta_s)}<small>epoch {number(progress.epoch)}</small></Fact>
-      <Fact name="Workers">{job.workers}<small>{low === high ? low : `${low} to ${high}`}{target}</small></Fact>
+      <Workers job={job} heard={heard} />
       <Fact name="Kappa">{number(job.kappa)}<small>batch {job.batch ?? "–"}, base {job.spec.batch.base}</small></Fact>
       <Fact name="Learning rate">{number(values.lr)}</Fact>
       {"ema_momentum" in values && <Fact name="Rho">{number(values.ema_momentum)}<small>EMA momentum</small></Fact>}
-      {job.noise_scale !== null && <Fact name="Noise scale">{number(job.noise_scale)}<small>samples</small></Fact>}
+      {job.spec.scaling.second_moment !== "assume_noise" && <Noise job={job} />}
       {job.evaluation && (
         <Fact name="Evaluation">
           {scores(job.evaluation.target, job.evaluation.ema).map((score) => (
@@ -117,6 +128,39 @@ function Facts({ job }: { job: JobView }): ReactNode {
       ))}
     </dl>
   );
+}
+
+function Workers({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
+  const [low, high] = job.spec.elasticity.workers;
+  const limits = low === high ? String(low) : `${low} to ${high}`;
+  if (hasEnded(job.status.phase)) {
+    const last = heard.events.flatMap(sizeOf).at(-1);
+    return <Fact name="Workers">–<small>{last === undefined ? limits : `ended with ${last}`}</small></Fact>;
+  }
+  const target = job.target_workers === null ? "" : `, asked for ${job.target_workers}`;
+  return <Fact name="Workers">{job.workers}<small>{limits}{target}</small></Fact>;
+}
+
+/** How many workers there are from this event on. */
+function sizeOf(event: Event): number[] {
+  if (event.type === "started") return [event.workers];
+  return event.type === "resized" ? [event.workers[1]] : [];
+}
+
+/** What a measurement finds; where the gradient is noise alone it is infinite, which the view tells as if there were none. */
+function Noise({ job }: { job: JobView }): ReactNode {
+  const { samples } = job.progress;
+  const { data } = useQuery({
+    queryKey: ["noise", job.id, Math.ceil(50 * share(job.progress))],
+    queryFn: ({ signal }) => get<Curves>(`/v1/jobs/${job.id}/metrics?name=noise_scale&points=2`, signal),
+    enabled: job.noise_scale === null && samples > 0,
+    placeholderData: keepPreviousData,
+    staleTime: Infinity,
+  });
+  if (job.noise_scale !== null) return <Fact name="Noise scale">{number(job.noise_scale)}<small>samples</small></Fact>;
+  const measured = (data?.series.noise_scale ?? []).length > 0;
+  if (measured) return <Fact name="Noise scale">∞<small>the gradient is noise alone</small></Fact>;
+  return <Fact name="Noise scale">–<small>not measured{!hasEnded(job.status.phase) && " yet"}</small></Fact>;
 }
 
 function Fact({ name, children }: { name: string; children: ReactNode }): ReactNode {
@@ -153,8 +197,8 @@ function Part({ job, part, heard }: { job: JobView; part: string; heard: Heard }
   const resizes = heard.events.filter(({ type }) => type === "resized").length;
   if (part === "resizes") return <ResizesPart id={job.id} happened={resizes} />;
   if (part === "events") return <EventsPart id={job.id} heard={heard} />;
-  if (part === "logs") return <LogsPart id={job.id} />;
-  if (part === "files") return <FilesPart id={job.id} />;
+  if (part === "logs") return <LogsPart id={job.id} ended={hasEnded(job.status.phase)} />;
+  if (part === "files") return <FilesPart id={job.id} ended={hasEnded(job.status.phase)} />;
   if (part === "spec") return <SpecPart job={job} />;
   return <CurvesPart job={job} heard={heard} />;
 }

@@ -2,17 +2,18 @@
 import { useQuery } from "@tanstack/react-query";
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { get } from "./api";
-import { hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe } from "./contract";
+import { hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe, type Status } from "./contract";
 import { useLive } from "./live";
 import { Bar, Failure, PhaseBadge, Table, useNow, useSettled, useTitle } from "./parts";
 import { go, to } from "./route";
 import { useMayChange } from "./signin";
 import { Sparkline } from "./sparkline";
-import { age, clock, duration, number, share, workers } from "./wording";
+import { age, duration, number, share, stamp, workers } from "./wording";
 
 const LIVING = PHASES.filter((phase) => !hasEnded(phase));
 const GROUPS: Record<string, string[]> = { active: LIVING, ended: PHASES.filter(hasEnded) };
-const TOLD = ["queued", "recovering", "pausing", "paused", "failed"]; // phases whose reason is worth a line in the list
+const TOLD = ["queued", "recovering", "pausing", "paused", "failed"];
+const SHORT = "short_of_slots"; // it trains, on fewer workers than it may have
 const POLL_MS = 5000;
 
 interface Listed {
@@ -87,7 +88,7 @@ function Row({ row, now }: { row: JobRow; now: number }): ReactNode {
       </th>
       <td>
         <PhaseBadge phase={status.phase} />
-        {TOLD.includes(status.phase) && <span className="why">{status.message}</span>}
+        {isTold(status) && <span className="why">{status.message}</span>}
         {row.workers > 0 && <span className="why narrow">{workers(row.workers)}, kappa {number(row.kappa)}</span>}
       </td>
       <td>
@@ -101,9 +102,14 @@ function Row({ row, now }: { row: JobRow; now: number }): ReactNode {
       <td className="figure low">{number(row.kappa)}</td>
       <td className="low">{row.recipe}</td>
       <td className="figure low">{row.priority}</td>
-      <td className="figure low" title={clock(row.created_at)}>{age(row.created_at, now)}</td>
+      <td className="figure low" title={stamp(row.created_at)}>{age(row.created_at, now)}</td>
     </tr>
   );
+}
+
+/** Whether the reason is worth a line: why it does not train, or not as it might. */
+function isTold({ phase, code }: Status): boolean {
+  return TOLD.includes(phase) || code === SHORT;
 }
 
 function Labels({ labels }: { labels: Record<string, string> }): ReactNode {

@@ -9,7 +9,7 @@ const TAIL = 500;
 const KEPT = 5000;
 const RETRY_MS = 3000;
 
-export function LogsPart({ id }: { id: string }): ReactNode {
+export function LogsPart({ id, ended }: { id: string; ended: boolean }): ReactNode {
   const [worker, setWorker] = useState("");
   const [follow, setFollow] = useState(true);
   const { lines, workers, error } = useLog(id, worker, follow);
@@ -29,7 +29,7 @@ export function LogsPart({ id }: { id: string }): ReactNode {
         <span className="note">the last {TAIL} lines, and what comes</span>
       </div>
       <Failure error={error} />
-      {lines.length ? <Lines lines={lines} follow={follow} /> : !error && <p className="empty">There are no lines yet.</p>}
+      {lines.length ? <Lines lines={lines} follow={follow} /> : !error && <p className="empty">{ended ? "No logs were kept." : "There are no lines yet."}</p>}
     </>
   );
 }

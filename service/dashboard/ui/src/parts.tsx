@@ -2,7 +2,7 @@
 import { useEffect, useState, type ReactNode } from "react";
 import { Away, Refused } from "./api";
 import type { Phase } from "./contract";
-import { percent } from "./wording";
+import { clock, percent, stamp } from "./wording";
 
 export function useTitle(title: string): void {
   useEffect(() => {
@@ -32,6 +32,15 @@ export function useSettled<T>(value: T, wait: number): T {
 
 export function PhaseBadge({ phase }: { phase: Phase }): ReactNode {
   return <span className={`phase ${phase}`}>{phase}</span>;
+}
+
+/** A time of day here, with the date where it is not today's; all of it, and its zone, for whoever points there. */
+export function Time({ at }: { at: string }): ReactNode {
+  return (
+    <time dateTime={at} title={stamp(at)}>
+      {clock(at)}
+    </time>
+  );
 }
 
 export function Bar({ part, label }: { part: number; label: string }): ReactNode {

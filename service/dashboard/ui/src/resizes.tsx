@@ -4,8 +4,8 @@ import { useEffect, useState, type ReactNode } from "react";
 import { get } from "./api";
 import { ChangeTable } from "./change";
 import type { Page, Resize, Values } from "./contract";
-import { Failure, Move, Table } from "./parts";
-import { clock, count, counted, number, seconds } from "./wording";
+import { Failure, Move, Table, Time } from "./parts";
+import { count, counted, number, seconds } from "./wording";
 
 const PAGE = 200;
 
@@ -69,7 +69,7 @@ function Row({ row }: { row: Resize }): ReactNode {
         <td><Named name="ema_momentum" row={row} /></td>
         <td className="figure">{seconds(row.pause_s)}</td>
         <td>{counted(row.steps_lost, "step")}</td>
-        <td>{clock(row.at)}</td>
+        <td><Time at={row.at} /></td>
         <td>
           <button className="quiet" aria-expanded={open} onClick={() => setOpen(!open)}>
             {open ? "Hide" : "All"}

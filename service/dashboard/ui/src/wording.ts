@@ -175,3 +175,12 @@ export function clock(at: string): string {
   const today = then.toDateString() === new Date().toDateString();
   return today ? time : `${then.toLocaleDateString("en-CA")} ${time}`;
 }
+
+/** The same moment exactly, as the clock here shows it: `2026-11-30T13:06:22+01:00`. */
+export function stamp(at: string): string {
+  const then = new Date(at);
+  const ahead = -then.getTimezoneOffset();
+  const two = (value: number): string => String(Math.floor(value)).padStart(2, "0");
+  const zone = `${ahead < 0 ? "-" : "+"}${two(Math.abs(ahead) / 60)}:${two(Math.abs(ahead) % 60)}`;
+  return `${then.toLocaleDateString("en-CA")}T${then.toLocaleTimeString("en-GB")}${zone}`;
+}
