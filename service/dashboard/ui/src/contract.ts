@@ -98,14 +98,19 @@ export interface Spec extends Record<string, unknown> {
 }
 
 export interface ResizeRequest {
-  workers: number;
+  workers: number | null; // null: as many as elasticity allows again
   at_samples: number | null;
+}
+
+export interface PlannedResize {
+  workers: number;
+  at_samples: number;
 }
 
 export interface JobView extends AnyJob {
   spec: Spec;
   target_workers: number | null;
-  pending_resizes: ResizeRequest[];
+  pending_resizes: PlannedResize[];
   batch: number | null;
   generation: number;
   values: Values;

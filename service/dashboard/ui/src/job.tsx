@@ -124,7 +124,7 @@ function Facts({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
         </Fact>
       )}
       {job.pending_resizes.map(({ workers, at_samples }) => (
-        <Fact key={at_samples} name="Planned">{workers} workers<small>from sample {count(at_samples ?? 0)}</small></Fact>
+        <Fact key={at_samples} name="Planned">{workers} workers<small>from sample {count(at_samples)}</small></Fact>
       ))}
     </dl>
   );

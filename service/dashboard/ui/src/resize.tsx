@@ -6,17 +6,22 @@ import { ChangeTable } from "./change";
 import type { Change, JobView, ResizeRequest } from "./contract";
 import { Dialog, type Asked } from "./dialog";
 import { Failure, useSettled } from "./parts";
-import { workers as workersOf } from "./wording";
+import { count, workers as workersOf } from "./wording";
 
 export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () => void }): ReactNode {
   const client = useQueryClient();
   const [low, high] = job.spec.elasticity.workers;
   const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
   const [sample, setSample] = useState("");
-  const request: ResizeRequest = { workers: Number(workers), at_samples: sample ? Number(sample) : null };
+  const [free, setFree] = useState(false); // whether a size that was asked for is taken back
+  const request: ResizeRequest = free ? FREE : { workers: Number(workers), at_samples: sample ? Number(sample) : null };
   const asked = JSON.stringify(request);
-  const outside = workers !== "" && (request.workers < low || request.workers > high);
-  const preview = usePreview(job.id, asked, workers !== "" && !outside);
+  const outside = !free && workers !== "" && (Number(workers) < low || Number(workers) > high);
+  const preview = usePreview(job.id, asked, free || (workers !== "" && !outside));
+  const changing = (set: (text: string) => void) => (text: string): void => {
+    setFree(false);
+    set(text);
+  };
   const resize = useMutation({
     mutationFn: (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)),
     onSuccess: (view) => {
@@ -37,9 +42,15 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
         }}
       >
         <div className="pair">
-          <Amount label={`Workers (${low} to ${high})`} value={workers} wrong={outside ? <Outside low={low} high={high} onLimits={onLimits} /> : wrong("/workers")} onChange={setWorkers} />
-          <Amount label="From sample" placeholder="now" value={sample} wrong={wrong("/at_samples")} onChange={setSample} />
+          <Amount label={`Workers (${low} to ${high})`} value={free ? "" : workers} placeholder={free ? "as allowed" : undefined} wrong={outside ? <Outside low={low} high={high} onLimits={onLimits} /> : wrong("/workers")} onChange={changing(setWorkers)} />
+          <Amount label="From sample" placeholder="now" value={free ? "" : sample} wrong={wrong("/at_samples")} onChange={changing(setSample)} />
         </div>
+        {wasAsked(job) && (
+          <p className="note">
+            {askedFor(job)}{" "}
+            <button type="button" aria-pressed={free} onClick={() => setFree(!free)}>As many as allowed</button>
+          </p>
+        )}
         {error && !wrong("/workers") && !wrong("/at_samples") && <Failure error={error} />}
         {preview.data && !error && !outside && <ChangeTable change={preview.data} />}
         <p className="choice">
@@ -51,6 +62,19 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
       </form>
     </Dialog>
   );
+}
+
+const FREE: ResizeRequest = { workers: null, at_samples: null };
+
+function wasAsked({ target_workers, pending_resizes }: JobView): boolean {
+  return target_workers !== null || pending_resizes.length > 0;
+}
+
+/** The sizes that hold, or will. */
+function askedFor({ target_workers, pending_resizes }: JobView): string {
+  const now = target_workers === null ? [] : [workersOf(target_workers)];
+  const later = pending_resizes.map(({ workers, at_samples }) => `${workersOf(workers)} from sample ${count(at_samples)} on`);
+  return `Asked for: ${[...now, ...later].join(", ")}.`;
 }
 
 function Outside({ low, high, onLimits }: { low: number; high: number; onLimits: () => void }): ReactNode {
@@ -77,7 +101,7 @@ function usePreview(id: string, asked: string, ready: boolean) {
 
 interface AmountProps {
   label: string;
-  placeholder?: string;
+  placeholder?: string | undefined;
   value: string;
   wrong: ReactNode;
   onChange: (value: string) => void;
