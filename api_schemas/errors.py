@@ -7,6 +7,7 @@
     │   └── UnknownRecipe     422  no recipe of that name in the catalogue
     ├── NotFound              404
     ├── Conflict              409  the job's status does not allow it
+    ├── PreconditionFailed    412  it is not, or not any more, what `If-Match` names
     ├── PayloadTooLarge       413
     ├── UnsupportedMediaType  415  the body is of a kind that the service does not read
     ├── Unauthorized          401
@@ -133,6 +134,13 @@ class Conflict(EmascaleError):
 
     code = "conflict"
     status = 409
+
+
+class PreconditionFailed(EmascaleError):
+    """It is not, or not any more, what `If-Match` names."""
+
+    code = "precondition_failed"
+    status = 412
 
 
 class PayloadTooLarge(EmascaleError):

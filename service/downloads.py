@@ -10,8 +10,9 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from api_schemas.errors import EmascaleError
+from api_schemas.errors import EmascaleError, PreconditionFailed
 from service.storage import Folder, Stored
+from service.views import names
 
 CHUNK = 2**18
 KIND = "application/octet-stream"
@@ -29,24 +30,17 @@ class RangeNotSatisfiable(EmascaleError):
         self.headers = {"Content-Range": f"bytes */{size}"}
 
 
-class HasChanged(EmascaleError):
-    """The file is not the one that `If-Match` names."""
-
-    code = "has_changed"
-    status = 412
-
-
 def download(folder: Folder, path: str, request: Request) -> Response:
     """The file, or a part of it (`Range`, `If-Range`), or 304 (`If-None-Match`); of a HEAD the headers alone.
 
-    Raises NotFound, Unavailable, RangeNotSatisfiable, HasChanged.
+    Raises NotFound, Unavailable, RangeNotSatisfiable, PreconditionFailed.
     """
     file = folder.find(path)
     etag = f'"{hashlib.sha256(file.version.encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-    if not _names(request.headers.get("if-match", "*"), etag):
-        raise HasChanged
-    if _names(request.headers.get("if-none-match", ""), etag):
+    if not names(request.headers.get("if-match", "*"), etag):
+        raise PreconditionFailed("The file is not the one that `If-Match` names.")
+    if names(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     whole = request.method == "HEAD" or request.headers.get("if-range", etag) != etag
     asked = None if whole else wanted(request.headers.get("range", ""), file.bytes)
@@ -77,11 +71,6 @@ def wanted(header: str, size: int) -> tuple[int, int] | None:
     if start >= stop:
         raise RangeNotSatisfiable(size)
     return start, stop
-
-
-def _names(header: str, etag: str) -> bool:
-    """Whether a list of ETags has this one: `*` has all."""
-    return header.strip() == "*" or etag in [each.strip().removeprefix("W/") for each in header.split(",")]
 
 
 def _content(folder: Folder, file: Stored, start: int, stop: int) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from api_schemas.complaints import phrase
-from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound
+from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound, PreconditionFailed
 from api_schemas.jobs import JobPatch, JobSpec, Label
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Phase
@@ -33,7 +33,7 @@ from service.snapshots import Snapshots
 from service.storage import Folder
 from service.tables import Job
 from service.validation import check, invalid
-from service.views import etag_of, job_row, job_view
+from service.views import etag, etag_of, job_row, job_view, names
 
 CANCELLED_AT_ONCE = {
     Phase.QUEUED: "Cancelled on request, before it had workers.",
@@ -187,10 +187,15 @@ def has_ended(database: Database, job_id: str) -> bool:
     return phase is None or phase.is_terminal
 
 
-def patch(database: Database, job_id: str, change: JobPatch) -> JobView:
-    """Change what may change while a job lives. Raises NotFound, Conflict, InvalidRequest, ScalingError."""
+def patch(database: Database, job_id: str, change: JobPatch, if_match: str | None = None) -> JobView:
+    """Change what may change while a job lives; with `if_match`, ETags, only a job that still has one of them.
+
+    Raises NotFound, PreconditionFailed, Conflict, InvalidRequest, ScalingError.
+    """
     with database.writing() as session:
         job = locked(session, job_id)
+        if if_match is not None and not names(if_match, etag(job.revision)):
+            raise PreconditionFailed("The job has changed since it was as `If-Match` says: look at it again.")
         asked = change.model_dump(mode="json", exclude_none=True)
         if job.phase.is_terminal and asked.keys() - {"labels"}:
             raise impossible(job, "Only its labels may change")

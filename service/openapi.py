@@ -123,6 +123,8 @@ def _failures(operation: Mapping[str, Any], method: str, path: str) -> Iterator[
         yield "404", "There is none of that name."
     if path.startswith("/v1/jobs") and method != "GET":
         yield "409", "The job's status does not allow it." if "{" in path else "The Idempotency-Key has another body."
+    if method == "PATCH":
+        yield "412", "The job has changed since it had the `ETag` that `If-Match` names."
     if path.endswith("{path}"):
         yield "412", "The file is not the one that `If-Match` names."
         yield "416", "The file has no such range."

@@ -58,6 +58,11 @@ def etag_of(text: str, kind: type[BaseModel]) -> str:
     return f'W/"{_digest(text + _fields_of(kind))}"'
 
 
+def names(header: str, tag: str) -> bool:
+    """Whether a list of ETags (`If-Match`, `If-None-Match`) has this one: `*` has all."""
+    return header.strip() == "*" or tag in [each.strip().removeprefix("W/") for each in header.split(",")]
+
+
 @cache
 def _fields_of(kind: type[BaseModel]) -> str:
     return _digest(json.dumps(kind.model_json_schema(), sort_keys=True))[:8]

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 from fastapi import Header
 from fastapi.responses import Response
 
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The `ETag` that it must have, as it was answered last.")
+]
 IfNoneMatch = Annotated[
     str | None, Header(alias="If-None-Match", description="The `ETag` of the last answer: 304 while it is the same.")
 ]

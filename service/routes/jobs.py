@@ -22,7 +22,7 @@ from service.looks import EVERY
 from service.openapi import sends, takes
 from service.routes import polls
 from service.routes.accept import EventStreamRoute
-from service.routes.conditional import UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
+from service.routes.conditional import UNCHANGED, AcceptEncoding, IfMatch, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE, RESUMES
 from service.storage import Folder
 from service.validation import body_of
@@ -136,10 +136,16 @@ async def get(
 
 @router.patch("/{job_id}", openapi_extra=takes(JobPatch), dependencies=NONE)
 def patch(
-    job_id: JobId, change: Annotated[JobPatch, Depends(body_of(JobPatch, unknown=LIVE))], database: DatabaseDep
+    job_id: JobId,
+    change: Annotated[JobPatch, Depends(body_of(JobPatch, unknown=LIVE))],
+    database: DatabaseDep,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> JobView:
-    """Change what may change while the job lives."""
-    return jobs.patch(database, job_id, change)
+    """Change what may change while the job lives; with `If-Match` only if nothing else has changed since."""
+    job = jobs.patch(database, job_id, change, if_match)
+    response.headers["ETag"] = etag(job.revision)
+    return job
 
 
 @router.post("/{job_id}/resize", openapi_extra=takes(ResizeRequest))

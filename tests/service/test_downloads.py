@@ -120,7 +120,7 @@ def test_who_names_a_file_gets_that_one_or_none(world: World, address: str, repl
     etag = get(world, address).headers["etag"]
     assert get(world, address, if_match=etag, range="bytes=-3").content == b"end"
     replace(CONTENT[::-1])
-    problem(get(world, address, if_match=etag), 412, "has_changed")
+    problem(get(world, address, if_match=etag), 412, "precondition_failed")
 
 
 def test_a_head_is_the_headers_of_the_whole_file(world: World, address: str) -> None:

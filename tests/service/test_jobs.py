@@ -167,6 +167,28 @@ def test_what_may_change_live_changes(world: World) -> None:
     assert response.json()["revision"] == 2
 
 
+def test_a_patch_of_a_job_as_it_was_seen(world: World) -> None:
+    address = f"/v1/jobs/{world.submit()}"
+    seen = world.http.get(address).headers["etag"]
+    first = world.http.patch(address, json={"priority": 1}, headers={"If-Match": f'"other", {seen}'})
+    assert (first.status_code, first.headers["etag"]) == (200, world.http.get(address).headers["etag"])
+    late = world.http.patch(address, json={"priority": 2}, headers={"If-Match": seen})
+    assert "look at it again" in problem(late, 412, "precondition_failed")["detail"]
+    assert world.http.get(address).json()["spec"]["priority"] == 1
+    for header in (first.headers["etag"], "*"):
+        assert world.http.patch(address, json={"priority": 3}, headers={"If-Match": header}).status_code == 200
+
+
+def test_of_several_who_change_what_they_saw_one_does(world: World) -> None:
+    address = f"/v1/jobs/{world.submit()}"
+    seen = {"If-Match": world.http.get(address).headers["etag"]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(lambda number: world.http.patch(address, json={"priority": number}, headers=seen), range(1, 5))
+        )
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+
+
 def test_a_patch_leaves_the_rest(world: World) -> None:
     job = world.submit(elasticity={"workers": [1, 4], "kappa": [1, 4], "mode": "hold"}, labels={"team": "vision"})
     before = world.job(job)["spec"]
