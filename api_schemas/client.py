@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from api_schemas.complaints import misfit
 from api_schemas.connection import WAITS, Connection, parse
 from api_schemas.errors import InternalError, InvalidRequest, NotFound
 from api_schemas.events import Event, EventPage, PhaseChanged, parse_event
@@ -352,6 +353,5 @@ def _event(data: str) -> Event:
     try:
         return parse_event(TypeAdapter(dict[str, Any]).validate_json(data))
     except ValidationError as error:
-        raise InternalError(
-            "The service sent an event that this client does not know; is it as new as the service?"
-        ) from error
+        what = misfit(error) or "that this client does not know"
+        raise InternalError(f"The service sent an event {what}: this client may be older than it.") from error

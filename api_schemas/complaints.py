@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from api_schemas.wording import counted
@@ -52,6 +53,18 @@ def phrase(error: ErrorDetails) -> str:
             return f"must match {context['pattern']}"
     said = said.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return said.replace("Input should", "must", 1).rstrip(".")
+
+
+def misfit(error: ValidationError) -> str:
+    """What of an answer a client does not know, or misses; empty: the answer as a whole."""
+    found = error.errors(include_url=False)[0]
+    field, value = ".".join(map(str, found["loc"])), found["input"]
+    if found["type"] == "missing":
+        return f"without the field {field}, which this client needs"
+    if found["type"] == "union_tag_invalid":
+        tag = found["ctx"]["discriminator"].strip("'")
+        field, value = ".".join(filter(None, (field, tag))), found["ctx"]["tag"]
+    return f"with a field {field} that this client does not know ({value!r:.80})" if field else ""
 
 
 def _limit(kind: str, context: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from api_schemas.complaints import misfit
 from api_schemas.errors import (
     EmascaleError,
     InternalError,
@@ -106,10 +107,21 @@ def parse(response: httpx.Response, kind: type[T] | TypeAdapter[T]) -> T:
     try:
         return adapter.validate_json(response.content)
     except ValidationError as error:
-        raise InternalError(
-            f"{response.url} answered {response.status_code} with something that this client does not know. "
-            "Is it the address of an emascale service, and is this client as new as the service?"
-        ) from error
+        raise InternalError(_unknown(response, error)) from error
+
+
+def _unknown(response: httpx.Response, error: ValidationError) -> str:
+    asked = f"{response.request.method} {response.url.path}"
+    if what := misfit(error):
+        return f"{asked} answered {what}: it may be older than the service at {_origin(response.url)}."
+    return (
+        f"{response.url} answered {response.status_code} with something that this client does not know. "
+        "Is it the address of an emascale service, and is this client as new as the service?"
+    )
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def _checked(address: str) -> str:

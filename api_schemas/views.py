@@ -230,7 +230,10 @@ class Point(NamedTuple):
 class Curves(BaseModel):
     """Training curves by name: points (samples seen, value), thinned to the number asked for."""
 
-    series: dict[str, list[Point]] = Field(description="A value that is not finite is null.")
+    series: dict[str, list[Point]] = Field(
+        description="A value that is not finite is null. A curve that was asked for by name and has no points (yet, or "
+        "in that range) is an empty list."
+    )
 
 
 class Checkpoint(BaseModel):

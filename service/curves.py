@@ -23,10 +23,8 @@ class CurveQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: list[str] = Field([], max_length=MAX_NAMES, description="A curve, as often as needed; none: all of them.")
-    start: int = Field(
-        0, ge=0, lt=2**63, alias="from", description="First sample, counted from the start of the training."
-    )
+    name: list[str] = Field([], max_length=MAX_NAMES, description="A curve, as often as needed; none: all.")
+    start: int = Field(0, ge=0, lt=2**63, alias="from", description="First sample, from the start of the training.")
     stop: int | None = Field(None, ge=0, lt=2**63, alias="to", description="Last sample; none: to the end.")
     points: int | None = Field(
         None, ge=2, le=10_000, description=f"Most points of a curve; none: {DEFAULT_POINTS}, as CSV all."
@@ -34,11 +32,11 @@ class CurveQuery(BaseModel):
 
 
 def read(database: Database, job_id: str, query: CurveQuery) -> Curves:
-    """The curves, thinned. Raises NotFound."""
+    """The curves, thinned; one that was asked for by name is there, empty where it has no points. Raises NotFound."""
     with database.reading() as session:
         names = _names(session, job_id, query)
         series = {name: _curve(session, job_id, name, query, query.points or DEFAULT_POINTS) for name in names}
-    return Curves(series={name: values for name, values in series.items() if values})
+    return Curves(series={name: values for name, values in series.items() if values or name in query.name})
 
 
 def csv(database: Database, job_id: str, query: CurveQuery) -> Iterator[str]:

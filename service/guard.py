@@ -23,6 +23,9 @@ from service.access import LOOKS, Access, is_open
 from service.problems import respond
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+OTHER_NAMES = (
+    "For another name: name it in EMASCALE_ALLOWED_HOSTS where the service is started, which takes EMASCALE_AUTH=token."
+)
 OWN_SITES = ("same-origin", "none")
 """Sec-Fetch-Site of the dashboard, and of an address that a person typed; programs send none."""
 HEADERS = {
@@ -88,7 +91,7 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.hosts is not None and _hostname(host) not in self.hosts:
-            raise Forbidden(f"The Host header must be one of {', '.join(sorted(self.hosts))}.")
+            raise Forbidden(f"The Host header must be one of {', '.join(sorted(self.hosts))}. {OTHER_NAMES}")
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in LOOKS and origin.partition("://")[2] != host:
             raise Forbidden("A page of another site must not change anything here.")

@@ -188,6 +188,34 @@ def test_a_success_that_is_no_model_is_an_error(service: Answers) -> None:
         service.client().cluster()
 
 
+@pytest.mark.parametrize(
+    ("status", "kappa", "said"),
+    [
+        ({"phase": "asleep"}, 1.0, r"with a field status.phase that this client does not know \('asleep'\)"),
+        ({"code": ...}, 1.0, "without the field status.code, which this client needs"),
+        ({}, "large", r"with a field kappa that this client does not know \('large'\)"),
+    ],
+)
+def test_an_answer_of_a_newer_service_names_the_field(
+    service: Answers, status: dict[str, Any], kappa: Any, said: str
+) -> None:
+    view = job_view().model_dump(mode="json") | {"kappa": kappa}
+    view["status"] = {name: value for name, value in (view["status"] | status).items() if value is not ...}
+    service.add("GET", "/v1/jobs/abc123", httpx.Response(200, json=view))
+
+    older = "it may be older than the service at http://service."
+    with pytest.raises(InternalError, match=f"^GET /v1/jobs/abc123 answered {said}: {older}$"):
+        service.client().job("abc123")
+
+
+def test_a_kind_of_event_that_a_newer_service_knows_is_named(service: Answers) -> None:
+    event = {"job": "abc123", "type": "promoted"}
+    service.add("GET", "/v1/jobs/abc123/events", httpx.Response(200, json={"items": [event]}))
+
+    with pytest.raises(InternalError, match=r"with a field items.0.type that this client does not know \('promoted'\)"):
+        service.client().events("abc123")
+
+
 def test_a_get_is_repeated_while_there_is_no_connection(service: Answers) -> None:
     down = httpx.ConnectError("refused")
     waited: list[float] = []
@@ -362,7 +390,9 @@ def test_an_error_instead_of_a_stream(service: Answers) -> None:
 def test_an_event_of_a_newer_service(service: Answers) -> None:
     service.add("SSE", EVENTS, stream('id: 1\ndata: {"type": "from_the_future"}\n\n'))
 
-    with pytest.raises(InternalError, match="as new as the service"):
+    with pytest.raises(
+        InternalError, match=r"an event with a field type that this client does not know \('from_the_future'\)"
+    ):
         watched(service)
 
 

@@ -27,7 +27,7 @@ class Other(BaseModel):
 
 
 def refuse(value: Any) -> Any:
-    raise ValueError("must be odd")
+    raise ValueError(f"{value} must be odd")
 
 
 Union = Annotated[Part | Other, Field(discriminator="name")]
@@ -54,7 +54,7 @@ CASES: list[tuple[Any, Any, str]] = [
     (Literal["a", "b"], "c", "must be 'a' or 'b'"),
     (Kind, "three", "must be 'one' or 'two'"),
     (Annotated[str, Field(pattern="^a$")], "b", "must match ^a$"),
-    (Annotated[int, AfterValidator(refuse)], 2, "must be odd"),
+    (Annotated[int, AfterValidator(refuse)], 2, "2 must be odd"),
     (Part, {}, "this field is required"),
     (Part, {"name": "part", "x": 1}, "there is no such field"),
     (Union, {"name": "x"}, "must be one of: 'part', 'other'"),

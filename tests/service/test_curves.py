@@ -43,14 +43,22 @@ def test_all_curves_by_default(world: World, job: str) -> None:
 
 
 def test_some_by_name(world: World, job: str) -> None:
-    assert list(series(world, job, name=["lr", "lr", "nothing"])) == ["lr"]
+    assert list(series(world, job, name=["lr", "lr"])) == ["lr"]
     assert list(series(world, job, name=["lr", "loss"])) == ["lr", "loss"]
 
 
 def test_a_range_of_samples_has_both_its_ends(world: World, job: str) -> None:
     assert series(world, job, name="lr", **{"from": 65, "to": 128}) == {"lr": [[128, 0.2]]}
     assert series(world, job, name="lr", **{"from": 128}) == {"lr": [[128, 0.2], [192, 0.1]]}
-    assert series(world, job, name="lr", **{"from": 128, "to": 64}) == {}
+    assert series(world, job, name="lr", **{"from": 128, "to": 64}) == {"lr": []}
+    assert series(world, job, **{"from": 128, "to": 64}) == {}
+
+
+def test_a_curve_that_has_no_points_is_empty_under_its_name(world: World, job: str) -> None:
+    """A recipe may report it any time, so nobody can say that there is none."""
+    assert series(world, job, name=["lr", "nothing"])["nothing"] == []
+    assert series(world, world.submit(), name="loss") == {"loss": []}
+    assert table(world, job, name="nothing") == [["name", "samples", "value"]]
 
 
 def test_a_long_curve_is_thinned_to_the_points_asked_for(world: World, job: str) -> None:

@@ -36,7 +36,9 @@ def test_names_of_this_machine_are_served(world: World, host: str) -> None:
 )
 @pytest.mark.parametrize("path", ["/healthz", "/v1/jobs", "/nothing", "/docs"])
 def test_other_names_that_lead_here_are_refused(world: World, host: str, path: str) -> None:
-    assert "127.0.0.1" in problem(world.http.get(path, headers={"Host": host}), 403, "forbidden")["detail"]
+    detail = problem(world.http.get(path, headers={"Host": host}), 403, "forbidden")["detail"]
+    assert "must be one of 127.0.0.1, ::1, localhost." in detail
+    assert "EMASCALE_ALLOWED_HOSTS" in detail
 
 
 def test_the_address_that_is_listened_on_is_a_name_too(world: World, portal: BlockingPortal) -> None:
