@@ -11,11 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+import safetensors.torch
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from api_schemas.cli import app as command
 from api_schemas.client import DEFAULT_URL, Client
+from api_schemas.jobs import JobSpec
 from api_schemas.views import RecipeInfo
 from service.app import create_app
 from service.db import Database
@@ -122,20 +125,24 @@ def test_the_command_line(client: Client, database: Database, job: str, line: li
 @pytest.mark.parametrize("line", typed("curl"), ids=lambda line: line[-1].removeprefix(DEFAULT_URL))
 def test_the_requests(address: str, database: Database, job: str, line: list[str]) -> None:
     *options, url = (part.replace("ID", job) for part in line[1:])
-    headers, body = {}, None
+    headers, body, method = {}, None, "GET"
     for option, value in zip(options[::2], options[1::2], strict=True):
         if option == "-H":
             headers |= dict([value.split(": ")])
         elif option == "--data-binary":
-            body = Path(value.removeprefix("@")).read_text()
-        else:
-            assert option == "--json"
+            body, method = Path(value.removeprefix("@")).read_text(), "POST"
+        elif option == "--json":
             headers |= {"Content-Type": "application/json"}
-            body = value
-    if "Accept" in headers:
+            body, method = value, "POST"
+        elif option == "-X":
+            method = value
+        else:
+            assert option == "-o"
+    if headers.get("Accept") == "text/event-stream" or method == "DELETE":
         end(database, job)
+    leave_weights(job)
 
-    answer = httpx.request("POST" if body else "GET", url.replace(DEFAULT_URL, address), headers=headers, content=body)
+    answer = httpx.request(method, url.replace(DEFAULT_URL, address), headers=headers, content=body)
 
     assert answer.is_success, answer.text
 
@@ -143,14 +150,31 @@ def test_the_requests(address: str, database: Database, job: str, line: list[str
 @pytest.mark.usefixtures("address")
 def test_the_code(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     before, line, after = code.partition("    print(client.wait")
     assert line
     exec(before, names)
     end(database, names["job"].id)
+    leave_weights(names["job"].id)
     exec("with Client() as client:\n" + line + after, names)
 
     assert re.fullmatch(r"\S+ -> \S+\nNone\n", capsys.readouterr().out), "a played job has no evaluation"
+
+
+def test_the_weights_go_into_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the model of the job above: as the trainer makes it, and exported as its archive does."""
+    monkeypatch.chdir(tmp_path)
+    spec = JobSpec.model_validate(yaml.safe_load(blocks("yaml")[0]))
+    recipe = recipes.load(spec.recipe.name)
+    weights = recipe(recipe.Config.model_validate(spec.recipe.config), seed=7).model().state_dict()
+    safetensors.torch.save_file(weights, "ema.safetensors")
+    names: dict[str, Any] = {}
+
+    exec(blocks("python")[1], names)
+
+    assert names["recipe"].Config(**spec.recipe.config) == names["task"]._config
+    loaded = names["model"].state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
 
 
 def test_what_is_to_be_typed_for_security_is_the_same() -> None:
