@@ -185,3 +185,11 @@ def test_a_browser_that_keeps_nothing_shows_the_page_all_the_same(screen: Screen
     expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
     page.get_by_role("button", name="Use the dark theme").click()
     expect(page.get_by_role("button", name="Use the light theme")).to_be_visible()
+
+
+def test_empty_screens_say_what_to_do(screen: Screen) -> None:
+    page = screen.go("/jobs")
+    expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    screen.shown("empty")
+    page.get_by_role("link", name="Make the first one").click()
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()

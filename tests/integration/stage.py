@@ -24,6 +24,11 @@ from tests.following import PATIENCE_S, FollowedJob, spec
 
 ROOT = Path(__file__).parents[2]
 Auth = Literal["none", "token"]
+LONG = {
+    "schedule": {"budget": "2000 epochs", "warmup": "2 epochs", "lr": "cosine"},
+    "evaluation": {"every": "5 epochs"},
+}
+"""Parts of the spec of a job that does not end by itself while a test looks at it."""
 
 
 class Stage:
