@@ -36,7 +36,9 @@ class FieldError(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    pointer: str = Field(description="JSON pointer into the body, e.g. `/batch/base`; a query parameter as `?limit`.")
+    pointer: str = Field(
+        description="JSON pointer into the body, such as `/batch/base`; `?limit` for a parameter, a header by its name."
+    )
     message: str = Field(description="What is allowed there, as a sentence.")
 
 

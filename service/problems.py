@@ -72,9 +72,10 @@ def _message(error: ErrorDetails) -> str:
 
 
 def _parameter(location: tuple[int | str, ...]) -> str:
-    """`?limit` for a query parameter; a pointer for the others."""
+    """`?limit` for a query parameter, `Idempotency-Key` for a header; a pointer for the others."""
     place, *steps = location
-    return f"?{steps[0]}" if place == "query" and steps else pointer(steps)
+    prefixes = {"query": "?", "header": ""}
+    return f"{prefixes[str(place)]}{steps[0]}" if place in prefixes and steps else pointer(steps)
 
 
 def _answer(problem: Problem, request_id: str) -> Response:
