@@ -16,7 +16,7 @@ export function FilesPart({ id, ended }: { id: string; ended: boolean }): ReactN
       {artifacts.data?.length === 0 && (
         <p className="empty">{ended ? "Nothing: the weights are exported once the budget is used up." : "Nothing yet: the weights and their EMA are exported at the end."}</p>
       )}
-      {artifacts.data && artifacts.data.length > 0 && <Artifacts id={id} rows={artifacts.data} />}
+      {artifacts.data && artifacts.data.length > 0 && <Artifacts rows={artifacts.data} />}
       <h2>Checkpoints</h2>
       <Failure error={checkpoints.error} />
       {checkpoints.data?.length === 0 && (
@@ -36,7 +36,7 @@ export function useFiles<T>(id: string, kind: string): { data: T[] | undefined; 
   });
 }
 
-function Artifacts({ id, rows }: { id: string; rows: Artifact[] }): ReactNode {
+function Artifacts({ rows }: { rows: Artifact[] }): ReactNode {
   return (
     <Table label="Exported files">
       <thead>
@@ -50,10 +50,10 @@ function Artifacts({ id, rows }: { id: string; rows: Artifact[] }): ReactNode {
         {rows.map((row) => (
           <tr key={row.name}>
             <th scope="row">
-              <a href={`/v1/jobs/${id}/artifacts/${row.name}`} download>{row.name}</a>
+              <a href={row.url} download>{row.name}</a>
             </th>
             <td className="figure">{bytes(row.bytes)}</td>
-            <td className="low"><code>{row.url}</code></td>
+            <td className="low"><code>{row.location}</code></td>
           </tr>
         ))}
       </tbody>
