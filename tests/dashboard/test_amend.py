@@ -68,9 +68,9 @@ def test_an_emptied_field_is_its_default(screen: Screen, controller: Controller)
 @pytest.mark.parametrize(
     ("label", "text", "said"),
     [
-        ("workers, 2 of 2", "0", "greater than or equal to 1"),
+        ("workers, 2 of 2", "0", "at least 1"),
         ("workers, 1 of 2", "5", "minimum (5) must not exceed the maximum (4)"),
-        ("priority", "5000", "less than or equal to 1000"),
+        ("priority", "5000", "at most 1000"),
         ("labels", "team=a b", "begin and end with"),
     ],
 )

@@ -88,7 +88,7 @@ def test_submitting_yaml_that_is_wrong_leads_to_what_is_said_of_it(screen: Scree
     page.get_by_label("Job as YAML").fill("name: [")
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("complementary", name="Preview")).to_be_focused()
-    expect(page.get_by_role("complementary", name="Preview")).to_contain_text("Not valid YAML")
+    expect(page.get_by_role("complementary", name="Preview")).to_contain_text("not valid YAML")
 
 
 def test_a_field_that_may_be_empty_does_not_speak_of_null(screen: Screen) -> None:

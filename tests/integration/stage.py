@@ -132,7 +132,9 @@ class Stage:
         os.kill(raylets[0], signal.SIGKILL)
 
     def drain(self, ip: str, seconds: int) -> None:
-        """Give notice of a node: it may be gone after so many seconds. Raises ProcessLookupError where none is seen."""
+        """Give notice of a node: it may be gone after so many seconds. Raises ProcessLookupError where there is none,
+        also where the service has not seen yet that it went.
+        """
         node = next((node for node in self.client.cluster().nodes if node.address == ip), None)
         if node is None:
             raise ProcessLookupError(f"the service sees no node at {ip} yet")
@@ -142,7 +144,8 @@ class Stage:
         done = subprocess.run(
             [*command, f"--deadline-remaining-seconds={seconds}"], env=environment, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            raise ProcessLookupError(f"Ray did not take the notice of {ip}: {done.stderr.strip().splitlines()[-1:]}")
 
     def has_nodes(self, *ips: str) -> None:
         """Once the service sees these nodes, and no others."""
