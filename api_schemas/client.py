@@ -138,13 +138,9 @@ class Client:
             raise InvalidRequest(f"{len(found)} jobs are named {job!r}, or have an id that starts so: {named}.")
         return found[0].id
 
-    def patch(self, job: str, change: JobPatch | Mapping[str, Any], *, if_match: str | None = None) -> JobView:
-        """Change what may change while a job lives: elasticity, priority, labels.
-
-        With `if_match`, an ETag, only a job that still has it; else PreconditionFailed.
-        """
-        headers = {"If-Match": if_match} if if_match else None
-        return parse(self._send("PATCH", _path(job), json=_body(change), headers=headers), JobView)
+    def patch(self, job: str, change: JobPatch | Mapping[str, Any]) -> JobView:
+        """Change what may change while a job lives: elasticity, priority, labels."""
+        return parse(self._send("PATCH", _path(job), json=_body(change)), JobView)
 
     def resize(self, job: str, workers: int | None, *, at_samples: int | None = None) -> JobView:
         """Ask for another number of workers, now or once so many samples were seen.

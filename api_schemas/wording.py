@@ -161,7 +161,7 @@ def number(value: Any) -> str:
 
 def _asked(event: events.ResizeRequested) -> str:
     if event.workers is None:
-        return "the requested size was taken back"
+        return "what was asked for was taken back"
     when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
     return f"asked for {workers(event.workers)}{when}"
 

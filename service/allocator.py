@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
+from api_schemas.wording import counted
+
 _UNITS = 10_000  # per CPU, as Ray counts them: integers add up, tenths do not
 NAMED = 3  # other jobs that a sentence names
 
@@ -169,11 +171,6 @@ def _place(shape: _Shape, count: int, free: list[_Shape]) -> int:
 def slots(cpu: float, gpu: float, nodes: Iterable[Room]) -> int:
     """How many workers that take so much the empty cluster holds."""
     return sum(_times(_shape(node.gpu, node.cpu), _shape(gpu, cpu)) for node in nodes)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 worker`, `2 workers`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _explain(job: Demand, order: Sequence[Demand], table: _Table, waiting: Demand | None) -> Grant:

@@ -12,7 +12,8 @@ from datetime import datetime
 
 from api_schemas.exchange import Allocation
 from api_schemas.views import Node
-from service.allocator import Demand, Grant, Room, allocate, counted, slots
+from api_schemas.wording import counted
+from service.allocator import Demand, Grant, Room, allocate, slots
 from service.tables import PendingResize
 
 
@@ -149,7 +150,7 @@ def _why(job: Standing, grants: Mapping[str, Grant], now: Situation, before: Dec
         return "start", grants[job.id].reason, now.at if job.started else job.since
     if job.target_at is not None and job.target_at != old.target_at:
         if job.target is None:
-            return "api", "The requested size was taken back.", job.target_at
+            return "api", "What was asked for was taken back.", job.target_at
         return "api", f"{counted(job.target, 'worker')} requested.", job.target_at
     if _limits(job) != _limits(old):
         return "patch", f"{_span(job)} at priority {job.priority}, as it was changed to.", job.changed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -11,8 +10,8 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from api_schemas.errors import EmascaleError, PreconditionFailed
+from service import etags
 from service.storage import Folder, Stored
-from service.views import names
 
 CHUNK = 2**18
 KIND = "application/octet-stream"
@@ -36,11 +35,11 @@ def download(folder: Folder, path: str, request: Request) -> Response:
     Raises NotFound, Unavailable, RangeNotSatisfiable, PreconditionFailed.
     """
     file = folder.find(path)
-    etag = f'"{hashlib.sha256(file.version.encode()).hexdigest()[:32]}"'
+    etag = f'"{etags.digest(file.version)}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-    if not names(request.headers.get("if-match", "*"), etag):
+    if not etags.matches(request.headers.get("if-match", "*"), etag):
         raise PreconditionFailed("The file is not the one that `If-Match` names.")
-    if names(request.headers.get("if-none-match", ""), etag):
+    if etags.is_known(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     whole = request.method == "HEAD" or request.headers.get("if-range", etag) != etag
     asked = None if whole else wanted(request.headers.get("range", ""), file.bytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from api_schemas import events
+from api_schemas.wording import counted
 from service.lifecycle import Happening
 
 TRAINING = "training"
@@ -140,4 +141,4 @@ def _new_leg(samples: int, event: events.WorkerEvent) -> dict[str, Any]:
 
 def training_on(workers: int) -> str:
     """What is said of a job that trains."""
-    return f"Training on {workers} worker{'' if workers == 1 else 's'}."
+    return f"Training on {counted(workers, 'worker')}."

@@ -23,7 +23,7 @@ from api_schemas.errors import Conflict, EmascaleError, FieldError, NotFound, Pr
 from api_schemas.jobs import JobPatch, JobSpec, Label
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Phase
-from service import events
+from service import etags, events
 from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
 from service.ids import AFTER, PageCursor
@@ -33,7 +33,7 @@ from service.snapshots import Snapshots
 from service.storage import Folder
 from service.tables import Job
 from service.validation import check, invalid
-from service.views import etag, etag_of, job_row, job_view, names
+from service.views import job_row, job_view
 
 CANCELLED_AT_ONCE = {
     Phase.QUEUED: "Cancelled on request, before it had workers.",
@@ -77,7 +77,7 @@ class Listing:
     @property
     def tag(self) -> str:
         """The ETag of the page."""
-        return etag_of(repr((self.listed, self.next)), JobRow)
+        return etags.of_text(repr((self.listed, self.next)), JobRow)
 
     @property
     def text(self) -> bytes:
@@ -194,7 +194,7 @@ def patch(database: Database, job_id: str, change: JobPatch, if_match: str | Non
     """
     with database.writing() as session:
         job = locked(session, job_id)
-        if if_match is not None and not names(if_match, etag(job.revision)):
+        if if_match is not None and not etags.matches(if_match, etags.of_job(job.revision)):
             raise PreconditionFailed("The job has changed since it was as `If-Match` says: look at it again.")
         asked = change.model_dump(mode="json", exclude_none=True)
         if job.phase.is_terminal and asked.keys() - {"labels"}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
@@ -53,10 +54,12 @@ def describe(app: FastAPI, *, bodies: Sequence[type[BaseModel]], messages: Mappi
     Where the service is not `closed` a token may come, and nothing needs it.
     """
     generate = app.openapi
+    made: dict[str, Any] | None = None
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
+        nonlocal made
+        if made is None:
+            document = deepcopy(generate())
             _add_schemas(document["components"]["schemas"], bodies, messages)
             document["components"]["securitySchemes"] = {"bearer": _BEARER}
             for path, methods in document["paths"].items():
@@ -65,7 +68,8 @@ def describe(app: FastAPI, *, bodies: Sequence[type[BaseModel]], messages: Mappi
                     _fail(operation, method.upper(), path)
                     operation["summary"] = _title(operation["description"])
             _drop_unused(document)
-        return app.openapi_schema or {}
+            made = document  # whole: others may ask at the same moment
+        return made
 
     app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI documents it
 

@@ -178,9 +178,9 @@ class Reconciler:
             await asyncio.to_thread(self._roster.explain, job, WAITING, grant.reason)
         elif job.phase is Phase.RUNNING:
             why = shortage(decision.situation.jobs[job.id], grant)
-            if why is not None:
+            if why is not None and (job.code, job.message) != (SHORT_OF_SLOTS, why):
                 await asyncio.to_thread(self._roster.explain, job, SHORT_OF_SLOTS, why)
-            elif job.code == SHORT_OF_SLOTS:
+            elif why is None and job.code == SHORT_OF_SLOTS:
                 await asyncio.to_thread(self._roster.explain, job, TRAINING, training_on(job.workers))
 
     async def _after_loss(self, job: Job, trouble: str) -> None:

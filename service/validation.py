@@ -37,8 +37,8 @@ def body_of(
 ) -> Callable[[Request], Awaitable[Model]]:
     """A dependency that reads the body as this model; `unknown` is said of fields that it does not have.
 
-    `further` finds in a body that is refused what is only looked for once it is none, so that all is told at once. It
-    raises InvalidRequest, MalformedBody, UnsupportedMediaType, PayloadTooLarge.
+    `further` looks for more in a body that is refused, so that all is told at once. The dependency raises
+    InvalidRequest, MalformedBody, UnsupportedMediaType, PayloadTooLarge.
     """
 
     async def read(request: Request) -> Model:

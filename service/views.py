@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import cache
 from typing import Any
 from urllib.parse import quote
-
-from pydantic import BaseModel
 
 from api_schemas.jobs import JobSpec
 from api_schemas.views import Evaluation, JobRow, JobStatus, JobView, Phase, PlannedResize, Progress
@@ -46,30 +41,6 @@ def job_row(job: Job) -> JobRow:
 def artifact_address(job_id: str, name: str) -> str:
     """Where the API answers with the file."""
     return f"/v1/jobs/{job_id}/artifacts/{quote(name)}"
-
-
-def etag(revision: int) -> str:
-    """The ETag of a job's view: what a version of the service with other fields has said is not taken for it."""
-    return f'"{revision}-{_fields_of(JobView)}"'
-
-
-def etag_of(text: str, kind: type[BaseModel]) -> str:
-    """A weak ETag: of what matters in an answer of this kind, not of each of its bytes."""
-    return f'W/"{_digest(text + _fields_of(kind))}"'
-
-
-def names(header: str, tag: str) -> bool:
-    """Whether a list of ETags (`If-Match`, `If-None-Match`) has this one: `*` has all."""
-    return header.strip() == "*" or tag in [each.strip().removeprefix("W/") for each in header.split(",")]
-
-
-@cache
-def _fields_of(kind: type[BaseModel]) -> str:
-    return _digest(json.dumps(kind.model_json_schema(), sort_keys=True))[:8]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _shared(job: Job) -> dict[str, Any]:

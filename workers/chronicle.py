@@ -19,8 +19,6 @@ from workers.status import Status
 
 _CHANGE = ("cause", "reason", "samples", "workers", "kappa", "batch", "before", "after", "state_factors", "warnings")
 
-KEEP_S = 10.0
-"""How long workers that are to go live on, at most, until what they told is durable."""
 RESUMED = (RESUME, "It goes on after a pause.")
 """Cause and reason of what a resumed job begins with."""
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
-from workers.chronicle import KEEP_S, Chronicle
-from workers.spool import Event, Spool
+from workers.chronicle import Chronicle
+from workers.spool import KEEP_S, Event, Spool
 from workers.status import Failure, Phase, Status
 from workers.storage import StorageError
 
@@ -56,6 +56,7 @@ class Desk:
         self._cancelled = False
         self._told_at = now()  # when the allocation came
         self._writing: asyncio.Task[None] | None = None
+        self._broken: Exception | None = None  # why a write could not be, storage apart
         self._trimming: asyncio.Task[None] | None = None
         self._written = asyncio.Condition()
 
@@ -96,6 +97,8 @@ class Desk:
             await begin()
             while not self._chronicle.finished:
                 self._news.clear()
+                if self._broken is not None:
+                    raise self._broken
                 if self._cancelled:
                     await self.finish("cancelled", "cancelled", "Cancelled on request.")
                 else:
@@ -156,10 +159,7 @@ class Desk:
 
     def _write_on(self) -> asyncio.Task[None]:
         """Write beside the rounds what was said: storage that hangs holds up the history, and nothing else."""
-        if self._writing is not None and self._writing.done():
-            self._writing.result()
-            self._writing = None
-        if self._writing is None:
+        if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(*self._chronicle.collect()))
         return self._writing
 
@@ -169,6 +169,9 @@ class Desk:
             await asyncio.to_thread(self._spool.append, events, notes)
         except StorageError as error:
             logger.warning("events are not durable: %s", error, extra={"action": "spool_failed"})
+        except Exception as error:
+            logger.exception("events could not be written", extra={"action": "spool_broke"})
+            self._broken = error
         async with self._written:
             self._written.notify_all()
         self._news.set()
@@ -177,7 +180,7 @@ class Desk:
         """Forget what the service has."""
         try:
             await asyncio.to_thread(self._spool.trim, acked)
-        except StorageError as error:
+        except Exception as error:
             logger.warning("acknowledged events stay: %s", error, extra={"action": "spool_trim_failed"})
 
     def _report(self, acked: int) -> Report:

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from workers import stalls
-from workers.chronicle import KEEP_S
 from workers.membership import Plan
+from workers.spool import KEEP_S
 from workers.status import Phase, Status
 
 LOOK_S = 0.25
@@ -21,7 +21,7 @@ WARMING_SILENCE = 6.0
 LATE_S = 1.0
 """A look that is given up so much later than it should be says nothing about the worker."""
 DURABLE_S = 0.02
-"""How often that is looked at."""
+"""How often it is looked whether what one that has left told is durable."""
 TELL_S = 1.0
 """How long telling everybody may take: whoever is silent must not hold up the others."""
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from workers.storage import Storage, StorageError
 
+KEEP_S = 10.0
+"""How long workers that are to go live on, at most, until what they told is durable."""
+
 Event = dict[str, Any]
 
 

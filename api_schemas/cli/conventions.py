@@ -34,14 +34,14 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except EmascaleError as error:
-            for line in complaints(error):
+            for line in lines_of(error):
                 typer.echo(line, err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from error
         except KeyboardInterrupt as stopped:
             raise typer.Exit(INTERRUPTED) from stopped
 
 
-def complaints(error: EmascaleError) -> Iterable[str]:
+def lines_of(error: EmascaleError) -> Iterable[str]:
     """One line for each wrong field, or one for the whole."""
     for wrong in error.errors:
         field = ".".join(step.replace("~1", "/").replace("~0", "~") for step in wrong.pointer.split("/") if step)

@@ -83,8 +83,9 @@ def metrics(
         for line in client.metrics_csv(job, names, start=start, stop=stop, points=points):
             typer.echo(line)
         return
-    curves = client.metrics(job, names, start=start, stop=stop, points=points if as_json else MOST_POINTS)
-    if not curves.series and not as_json:
+    thinned = MOST_POINTS if names else 2  # of all curves their ends are shown
+    curves = client.metrics(job, names, start=start, stop=stop, points=points if as_json else thinned)
+    if not any(curves.series.values()) and not as_json:
         waits = "There is no such curve yet; workers measure from their first steps on."
         typer.echo(_nothing(client, job, "It left no such curve.", waits), err=True)
         return

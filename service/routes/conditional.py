@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from fastapi import Header
 from fastapi.responses import Response
 
+from service import etags
+
 IfMatch = Annotated[
     str | None, Header(alias="If-Match", description="The `ETag` that it must have, as it was answered last.")
 ]
@@ -24,7 +26,7 @@ LEVEL = 1  # of gzip: a page of jobs shrinks to a fifth; the higher ones take th
 
 def unchanged(tag: str, if_none_match: str | None) -> Response | None:
     """304, where the tag is among those that were asked for."""
-    if if_none_match is None or tag not in if_none_match:
+    if if_none_match is None or not etags.is_known(if_none_match, tag):
         return None
     return Response(status_code=304, headers={"ETag": tag})
 

@@ -14,7 +14,7 @@ from api_schemas.errors import FieldError, Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, ResizePreview
-from service import changes, jobs, resizes
+from service import changes, etags, jobs, resizes
 from service.admission import config_errors
 from service.context import ContextDep, DatabaseDep
 from service.jobs import JobQuery
@@ -26,7 +26,6 @@ from service.routes.conditional import UNCHANGED, AcceptEncoding, IfMatch, IfNon
 from service.routes.parameters import NONE, RESUMES
 from service.storage import Folder
 from service.validation import body_of
-from service.views import etag
 
 LIVE = (
     "This cannot change once a job is submitted; what can: elasticity.workers, elasticity.kappa, priority and labels."
@@ -89,7 +88,7 @@ def submit(
     request.state.job = job.id
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    response.headers["ETag"] = etag(job.revision)
+    response.headers["ETag"] = etags.of_job(job.revision)
     return job
 
 
@@ -142,9 +141,9 @@ def patch(
     response: Response,
     if_match: IfMatch = None,
 ) -> JobView:
-    """Change what may change while the job lives; with `If-Match` only if nothing else has changed since."""
+    """Change what may change while the job lives; with `If-Match` only if nothing has since, of its progress too."""
     job = jobs.patch(database, job_id, change, if_match)
-    response.headers["ETag"] = etag(job.revision)
+    response.headers["ETag"] = etags.of_job(job.revision)
     return job
 
 

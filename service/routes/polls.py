@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_schemas.errors import EmascaleError
+from service import etags
 from service.context import Context
 from service.problems import respond
 from service.routes.conditional import unchanged, whole
-from service.views import etag
 
 LONGEST_ID = 32
 _PLAIN = re.compile(rf"/v1/jobs/([0-9A-Za-z_-]{{1,{LONGEST_ID}}})", re.ASCII)
@@ -59,10 +59,10 @@ class Polls:
 async def answer(context: Context, job_id: str, if_none_match: str | None, accept_encoding: str) -> Response:
     """The job, whole, or 304. Raises NotFound, Unavailable."""
     revision = await context.revisions.of(job_id)
-    if known := unchanged(etag(revision), if_none_match):
+    if known := unchanged(etags.of_job(revision), if_none_match):
         return known
     revision, text = await _text(context, job_id, revision)
-    return whole(text, etag(revision), accept_encoding)
+    return whole(text, etags.of_job(revision), accept_encoding)
 
 
 async def view(context: Context, job_id: str) -> tuple[int, bytes]:

@@ -16,7 +16,7 @@ from api_schemas.errors import Problem
 from api_schemas.jobs import ModuleUrl, RecipeName, RecipeSpec
 from api_schemas.previews import ScalingPreview, ScalingPreviewRequest
 from api_schemas.views import ClusterView, Health, Page, RecipeInfo
-from service import picture, reference, surroundings
+from service import etags, picture, reference, surroundings
 from service.context import ContextDep, DatabaseDep
 from service.looks import EVERY
 from service.openapi import sends, takes
@@ -25,7 +25,6 @@ from service.routes.accept import EventStreamRoute
 from service.routes.conditional import TEXT, UNCHANGED, AcceptEncoding, IfNoneMatch, unchanged, whole
 from service.routes.parameters import NONE
 from service.validation import body_of
-from service.views import etag_of
 
 LIVE_PICTURE = UNCHANGED | sends("ClusterChanges", "The first has the whole picture.")
 
@@ -86,7 +85,7 @@ def cluster(database: DatabaseDep, if_none_match: IfNoneMatch = None, accept_enc
     With `Accept: text/event-stream` the same, and then what changes in it.
     """
     view = surroundings.cluster(database)
-    tag = etag_of(view.model_dump_json(exclude={"seen_at"}), ClusterView)
+    tag = etags.of_text(view.model_dump_json(exclude={"seen_at"}), ClusterView)
     return unchanged(tag, if_none_match) or whole(view.model_dump_json().encode(), tag, accept_encoding)
 
 

@@ -126,7 +126,7 @@ def test_a_size_that_is_taken_back_is_no_size() -> None:
     head = story()[0].model_dump(include={"job", "incarnation", "generation", "sequence", "at"})
     told = [events.ResizeRequested(**head, workers=workers) for workers in (3, None)]
 
-    assert [describe(event) for event in told] == ["asked for 3 workers", "the requested size was taken back"]
+    assert [describe(event) for event in told] == ["asked for 3 workers", "what was asked for was taken back"]
 
 
 def test_a_loss_is_told_once() -> None:

@@ -43,15 +43,15 @@ def test_logs_are_printed_as_they_are(service: Answers) -> None:
     assert emascale(service, "logs", "abc123", "--json").stdout == '"[rank 0] one"\n"two"\n'
 
 
-@pytest.mark.parametrize("command", ["logs", "metrics"])
+@pytest.mark.parametrize("command", [("logs", "abc123"), ("metrics", "abc123"), ("metrics", "abc123", "loss")])
 @pytest.mark.parametrize(("phase", "reason"), [(Phase.RUNNING, "yet"), (Phase.FAILED, "It left no ")])
-def test_of_a_job_that_ended_nothing_more_is_promised(command: str, phase: Phase, reason: str) -> None:
+def test_of_a_job_that_ended_nothing_more_is_promised(command: tuple[str, ...], phase: Phase, reason: str) -> None:
     service = Answers()
     service.add("GET", JOB, job_view(phase=phase))
     service.add("GET", f"{JOB}/logs", httpx.Response(200, text=""))
-    service.add("GET", f"{JOB}/metrics", Curves(series={}))
+    service.add("GET", f"{JOB}/metrics", Curves(series={name: [] for name in command[2:]}))
 
-    result = emascale(service, command, "abc123")
+    result = emascale(service, *command)
 
     assert (result.exit_code, result.stdout) == (0, "")
     assert reason in result.stderr

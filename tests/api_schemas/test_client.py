@@ -18,7 +18,6 @@ from api_schemas.errors import (
     InternalError,
     InvalidRequest,
     NotFound,
-    PreconditionFailed,
     ServiceUnreachable,
     Unauthorized,
     Unavailable,
@@ -65,16 +64,6 @@ def test_a_patch_names_only_what_it_changes(service: Answers) -> None:
     service.client().patch("abc123", JobPatch(elasticity=ElasticityPatch(workers=(1, 2))))
 
     assert service.body() == {"elasticity": {"workers": [1, 2]}}
-
-
-def test_a_patch_may_be_of_one_state_alone(service: Answers) -> None:
-    service.add("PATCH", "/v1/jobs/abc123", job_view(), PreconditionFailed())
-    client = service.client()
-
-    client.patch("abc123", {"priority": 1}, if_match='"1-ab"')
-    assert service.last.headers["If-Match"] == '"1-ab"'
-    with pytest.raises(PreconditionFailed):
-        client.patch("abc123", {"priority": 1}, if_match='"1-ab"')
 
 
 def test_resize_and_its_preview(service: Answers) -> None:

@@ -54,7 +54,7 @@ def test_a_size_that_was_asked_for_is_taken_back(screen: Screen, job: str) -> No
     view = httpx.get(f"{screen.address}/v1/jobs/{job}").json()
     assert (view["target_workers"], view["pending_resizes"]) == (None, [])
     page.get_by_role("link", name="Events").click()
-    expect(page.get_by_text("the requested size was taken back")).to_be_visible()
+    expect(page.get_by_text("what was asked for was taken back")).to_be_visible()
 
 
 def test_what_is_typed_counts_again(screen: Screen, job: str) -> None:

@@ -74,7 +74,7 @@ def test_a_requested_size_that_is_taken_back() -> None:
     small = situation(0, standing("a", target=2, target_at=at(0), workers=2))
     decision = decided(small, situation(9, standing("a", target_at=at(8), workers=2)))
     assert told(decision) == (4, "api", at(8))
-    assert decision.allocations["a"].reason == "The requested size was taken back."
+    assert decision.allocations["a"].reason == "What was asked for was taken back."
     again = decide(situation(20, standing("a", target_at=at(8), workers=4)), decision, "priority")
     assert again.allocations == decision.allocations
 

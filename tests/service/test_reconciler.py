@@ -205,7 +205,7 @@ def test_a_size_that_is_taken_back_lets_the_job_grow(scene: Scene) -> None:
 
     play(script())
     (*_, row) = scene.events("a", "resized")
-    assert (row.payload["cause"], row.payload["reason"]) == ("api", "The requested size was taken back.")
+    assert (row.payload["cause"], row.payload["reason"]) == ("api", "What was asked for was taken back.")
     assert scene.last("a").requested_at == scene.clock.now
 
 

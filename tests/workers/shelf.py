@@ -14,11 +14,16 @@ class Shelf(Storage):
         super().__init__("memory://shelf")
         self.objects: dict[str, bytes] = {}
         self.refused: set[str] = set()  # actions
+        self.breaks_at = -1  # after so many more writes one breaks, by no fault of the storage; -1: none
         self.open = threading.Event()
         self.open.set()
 
     def write(self, key: str, data: bytes) -> None:
         self._check("write", key)
+        if self.breaks_at >= 0:
+            self.breaks_at -= 1
+            if self.breaks_at < 0:
+                raise ValueError("it cannot be written")
         self.objects[key] = data
 
     def read(self, key: str) -> bytes:

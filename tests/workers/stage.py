@@ -8,10 +8,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import pytest
+
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Predecessor, Report
 from api_schemas.jobs import JobSpec
 from tests.workers.crew import Ensemble
 from tests.workers.shelf import Shelf
+from workers import desk, losses, roll
 from workers.chronicle import Chronicle
 from workers.conductor import Conductor
 from workers.spool import Spool
@@ -30,6 +33,13 @@ def spec(workers: tuple[int, int]) -> JobSpec:
             "elasticity": {"workers": workers, "kappa": KAPPA},
         }
     )
+
+
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds, looks and waits after losses so short that a test does not wait for them."""
+    monkeypatch.setattr(roll, "LOOK_S", 0.01)
+    monkeypatch.setattr(desk, "ROUND_S", 0.01)
+    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
 
 
 def now() -> datetime:

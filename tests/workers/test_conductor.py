@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.workers.stage import Stage, allocation, now, play
-from workers import conductor, desk, losses, roll, stalls
+from tests.workers.stage import Stage, allocation, now, play, quicken
+from workers import conductor, losses, stalls
 from workers.status import Activity, Doing, Phase
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "LOOK_S", 0.01)
-    monkeypatch.setattr(desk, "ROUND_S", 0.01)
-    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
+    quicken(monkeypatch)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

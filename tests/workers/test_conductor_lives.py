@@ -6,15 +6,13 @@ import asyncio
 
 import pytest
 
-from tests.workers.stage import Stage, allocation, play
-from workers import desk, losses, roll
+from tests.workers.stage import Stage, allocation, play, quicken
+from workers import desk
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "LOOK_S", 0.01)
-    monkeypatch.setattr(desk, "ROUND_S", 0.01)
-    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
+    quicken(monkeypatch)
 
 
 # -- questions and answers ---------------------------------------------------------------------------------------------

@@ -6,18 +6,16 @@ import asyncio
 
 import pytest
 
-from tests.workers.stage import Stage, play
-from workers import desk, losses, roll
+from tests.workers.stage import Stage, allocation, play, quicken
+from workers import desk, roll
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "LOOK_S", 0.01)
+    quicken(monkeypatch)
     monkeypatch.setattr(roll, "KEEP_S", 0.05)
-    monkeypatch.setattr(desk, "ROUND_S", 0.01)
     monkeypatch.setattr(desk, "KEEP_S", 0.05)
     monkeypatch.setattr(desk, "TRIM_S", 0.01)
-    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
 
 
 def test_storage_that_fails_does_not_silence_the_job() -> None:
@@ -73,3 +71,23 @@ def test_the_workers_of_a_job_that_ends_are_not_kept_for_storage_that_hangs() ->
     stage = play(script)
     assert stage.events[-1]["outcome"] == "cancelled"
     assert stage.story().count("finished") == 1
+
+
+@pytest.mark.parametrize("broken", range(3))
+def test_a_write_that_cannot_be_fails_the_job_or_comes_too_late_for_that(broken: int) -> None:
+    """Once, at each of its first writes: not for want of storage, which is tried again."""
+
+    async def script(stage: Stage) -> None:
+        stage.shelf.breaks_at = broken
+        stage.allocation = allocation(2)
+        await stage.until(lambda: len(stage.crew.trains) == 2 or (stage.report and stage.report.done))
+        stage.crew.finish()
+        await stage.finished()
+        assert stage.shelf.breaks_at < 0, "it came to that"
+
+    stage = play(script)
+    end = stage.events[-1]
+    assert stage.story().count("finished") == 1
+    assert end["outcome"] in ("failed", "succeeded")
+    assert end["outcome"] == "succeeded" or "cannot be written" in end["message"]
+    assert stage.crew.killed == stage.crew.started

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api_schemas.exchange import Departure
-from tests.workers.stage import Stage, allocation, now, play
-from workers import desk, roll
+from tests.workers.stage import Stage, allocation, now, play, quicken
 from workers.departures import HASTE_S, HASTE_TIMES, sentence, urgent
 from workers.status import Phase
 
@@ -17,8 +16,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "LOOK_S", 0.01)
-    monkeypatch.setattr(desk, "ROUND_S", 0.01)
+    quicken(monkeypatch)
 
 
 def departure(node: str = "here", in_s: float | None = None, at: datetime = NOON) -> Departure:

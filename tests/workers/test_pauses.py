@@ -13,9 +13,9 @@ import pytest
 from api_schemas.exchange import Launch, Predecessor
 from tests.workers.company import Theatre, perform
 from tests.workers.crew import STEP
-from tests.workers.stage import KAPPA, Stage, allocation, now, play, spec
+from tests.workers.stage import KAPPA, Stage, allocation, now, play, quicken, spec
 from tests.workers.test_restarts import RestartStage
-from workers import desk, losses, roll
+from workers import roll
 from workers.chronicle import Chronicle
 from workers.membership import Move, Plan, Wish, next_move
 from workers.spool import Spool
@@ -26,9 +26,7 @@ FEW = Wish(workers=2, minimum=1, kappa=KAPPA, ends=True)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll, "LOOK_S", 0.01)
-    monkeypatch.setattr(desk, "ROUND_S", 0.01)
-    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
+    quicken(monkeypatch)
 
 
 play_restarts = partial(play, kind=RestartStage)

@@ -11,10 +11,10 @@ import pytest
 
 from api_schemas.exchange import Departure
 from tests.workers.crew import STEP
-from tests.workers.stage import KAPPA, Stage, allocation, now
+from tests.workers.stage import KAPPA, Stage, allocation, now, quicken
 from tests.workers.stage import play as on_stage
 from tests.workers.troupe import Troupe
-from workers import desk, losses
+from workers import losses
 from workers.chronicle import Chronicle
 from workers.restarts import Restarts
 from workers.spool import Spool
@@ -23,8 +23,7 @@ from workers.status import Phase, Status
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk, "ROUND_S", 0.01)
-    monkeypatch.setattr(losses, "BACKOFF_S", 0.01)
+    quicken(monkeypatch)
 
 
 class RestartStage(Stage):

@@ -35,7 +35,7 @@ export function describe(event: Event): string | null {
     case "phase":
       return isTold(event.phase, event.code) ? null : `${event.phase}: ${event.message}`;
     case "resize_requested":
-      if (event.workers === null) return "the requested size was taken back";
+      if (event.workers === null) return "what was asked for was taken back";
       return `asked for ${workers(event.workers)}${event.at_samples === null ? "" : ` from sample ${count(event.at_samples)} on`}`;
     case "joining":
       return `${workers(event.workers)} warming up while the others train`;
