@@ -65,6 +65,20 @@ def test_an_emptied_field_is_its_default(screen: Screen, controller: Controller)
     assert (new["priority"], new["labels"]) == (0, {})
 
 
+def test_what_others_change_meanwhile_stays(screen: Screen, controller: Controller) -> None:
+    dialog = opened(screen, controller)
+    other = {"priority": 5, "elasticity": {"workers": [1, 6]}}
+    httpx.patch(f"{screen.address}/v1/jobs/{controller.job}", json=other).raise_for_status()
+    expect(screen.page.get_by_text("1 to 6")).to_be_visible()
+    button = dialog.get_by_role("button", name="Change")
+    expect(button).to_be_disabled()
+    dialog.get_by_label("labels").fill("team=sound")
+    button.click()
+    expect(dialog).to_have_count(0)
+    new = spec_of(screen, controller)
+    assert (new["priority"], new["elasticity"]["workers"], new["labels"]) == (5, [1, 6], {"team": "sound"})
+
+
 @pytest.mark.parametrize(
     ("label", "text", "said"),
     [

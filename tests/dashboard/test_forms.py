@@ -91,6 +91,21 @@ def test_submitting_yaml_that_is_wrong_leads_to_what_is_said_of_it(screen: Scree
     expect(page.get_by_role("complementary", name="Preview")).to_contain_text("not valid YAML")
 
 
+def test_a_header_that_is_wrong_is_named_as_itself(screen: Screen) -> None:
+    page = screen.go("/new")
+    long = {"idempotency-key": 300 * "k"}
+    page.route("**/v1/jobs", lambda route: route.continue_(headers=route.request.headers | long))
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert").get_by_role("button")).to_have_text("Idempotency-Key")
+
+
+def test_a_name_with_a_slash_is_shown_as_it_was_written(screen: Screen) -> None:
+    page = screen.go("/new")
+    page.get_by_role("button", name="As YAML").click()
+    page.get_by_label("Job as YAML").fill("{name: digits, a/b~c: 1}")
+    expect(page.get_by_role("alert").get_by_role("button", name="a/b~c")).to_be_visible()
+
+
 def test_a_field_that_may_be_empty_does_not_speak_of_null(screen: Screen) -> None:
     page = screen.go("/new")
     expect(page.get_by_text("Train on so many images; empty: on all.")).to_be_visible()

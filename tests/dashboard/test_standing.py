@@ -43,6 +43,14 @@ def test_where_noise_is_measured_its_tile_stays(screen: Screen, database: Databa
     expect(tile(page, "Noise scale")).to_contain_text("the gradient is noise alone")
 
 
+def test_noise_that_was_infinite_throughout_was_measured(screen: Screen, database: Database) -> None:
+    controller = play(database, screen.address, **NOISE)
+    points = [(samples, {"noise_scale": None}) for samples in (64, 128, 192)]
+    controller.report(started(), metrics(*points), {"type": "committed", "start": 0, "stop": 192})
+    page = screen.go(f"/jobs/{controller.job}")
+    expect(tile(page, "Noise scale")).to_contain_text("the gradient is noise alone")
+
+
 def test_where_noise_is_assumed_there_is_no_tile_for_it(screen: Screen, database: Database) -> None:
     controller = play(database, screen.address, scaling={"second_moment": "assume_noise"})
     page = screen.go(f"/jobs/{controller.job}")

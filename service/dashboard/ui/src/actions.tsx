@@ -1,10 +1,10 @@
 /** What can be done with a job, each behind a question. */
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { AmendDialog } from "./amend";
 import { post, remove } from "./api";
 import { hasEnded, type Checkpoint, type JobView } from "./contract";
-import { Dialog, type Asked } from "./dialog";
+import { Dialog, useChanged, type Asked } from "./dialog";
 import { useFiles } from "./files";
 import { Failure } from "./parts";
 import { ResizeDialog } from "./resize";
@@ -47,16 +47,8 @@ export function Actions({ job }: { job: JobView }): ReactNode {
   );
 }
 
-/** Asks for what changes where the job is, and shows where it is then. */
 function useRequest(job: JobView, verb: "pause" | "resume" | "cancel", onDone?: () => void) {
-  const client = useQueryClient();
-  return useMutation({
-    mutationFn: () => post<JobView>(`/v1/jobs/${job.id}/${verb}`),
-    onSuccess: (view) => {
-      client.setQueryData(["job", job.id], view);
-      onDone?.();
-    },
-  });
+  return useChanged(job, () => post<JobView>(`/v1/jobs/${job.id}/${verb}`), onDone);
 }
 
 function Resume({ job }: { job: JobView }): ReactNode {

@@ -1,9 +1,9 @@
 /** Changes what may change while a job lives: its limits, its priority, its labels. Of one that has ended, the labels. */
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { get, patch, Refused } from "./api";
 import { hasEnded, type JobView } from "./contract";
-import { Dialog, type Asked } from "./dialog";
+import { Dialog, useChanged, type Asked } from "./dialog";
 import { Errors, Fields, leadTo, Wrong } from "./field";
 import { Failure } from "./parts";
 import { inner, isData, same, specOf, type Api, type Data, type Node } from "./schema";
@@ -22,20 +22,21 @@ export function AmendDialog({ job, onClose }: Asked): ReactNode {
 
 function Form({ job, onClose, node }: Asked & { node: Node }): ReactNode {
   const ended = hasEnded(job.status.phase);
-  const [spec, setSpec] = useState<Data>(job.spec);
+  const [before] = useState(job.spec); // as it was shown: what others change meanwhile stays
+  const [spec, setSpec] = useState<Data>(before);
   const elasticity = isData(spec.elasticity) ? spec.elasticity : {};
   const limits = inner(node.schema.properties!.elasticity!, node.root);
   const others = ended ? ["labels"] : ["priority", "labels"];
-  const moved = differing(limits, LIMITS, elasticity, job.spec.elasticity);
-  const change = { ...(Object.keys(moved).length > 0 && { elasticity: moved }), ...differing(node, others, spec, job.spec) };
-  const amend = useAmend(job, onClose);
+  const moved = differing(limits, LIMITS, elasticity, before.elasticity);
+  const change = { ...(Object.keys(moved).length > 0 && { elasticity: moved }), ...differing(node, others, spec, before) };
+  const amend = useChanged(job, (wish: Data) => patch<JobView>(`/v1/jobs/${job.id}`, wish), onClose);
   const errors = amend.error instanceof Refused ? amend.error.errors : [];
   return (
     <form
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
-        amend.mutate(change);
+        amend.mutate(change, { onError: (error) => error instanceof Refused && leadTo(error.errors) });
       }}
     >
       <Errors value={errors}>
@@ -57,18 +58,6 @@ function Form({ job, onClose, node }: Asked & { node: Node }): ReactNode {
       </p>
     </form>
   );
-}
-
-function useAmend(job: JobView, onDone: () => void) {
-  const client = useQueryClient();
-  return useMutation({
-    mutationFn: (change: Data) => patch<JobView>(`/v1/jobs/${job.id}`, change),
-    onSuccess: (view) => {
-      client.setQueryData(["job", job.id], view);
-      onDone();
-    },
-    onError: (error) => error instanceof Refused && leadTo(error.errors),
-  });
 }
 
 /** Those of the names under which something else stands now; nothing there is the default. */

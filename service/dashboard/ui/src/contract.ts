@@ -53,6 +53,11 @@ export interface Status {
   log_tail: string[];
 }
 
+/** Whether it trains on fewer workers than it may have, since the cluster has no room for more. */
+export function fallsShort({ code }: Status): boolean {
+  return code === "short_of_slots";
+}
+
 export interface Progress {
   samples: number;
   total_samples: number | null;

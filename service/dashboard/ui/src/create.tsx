@@ -168,11 +168,17 @@ function Found({ error }: { error: Error | null }): ReactNode {
       {error.errors.map((each) => (
         <li key={each.pointer + each.message}>
           <button type="button" className="quiet" onClick={() => leadTo([each])}>
-            {each.pointer.slice(1).replaceAll("/", ".") || "the whole"}
+            {placeOf(each.pointer)}
           </button>{" "}
           {each.message}
         </li>
       ))}
     </ul>
   );
+}
+
+/** A JSON pointer as a path with dots; `?name` and the name of a header stay as they are. */
+function placeOf(pointer: string): string {
+  const path = pointer.replace(/^\//, "").replaceAll("/", ".");
+  return path.replaceAll("~1", "/").replaceAll("~0", "~") || "the whole";
 }

@@ -1,4 +1,5 @@
 /** A question on top of the page; Escape and the browser's own rules for focus come with the element. */
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useId, useRef, type ReactNode } from "react";
 import type { JobView } from "./contract";
 
@@ -6,6 +7,18 @@ import type { JobView } from "./contract";
 export interface Asked {
   job: JobView;
   onClose: () => void;
+}
+
+/** Sends what changes the job, and shows how it is then. */
+export function useChanged<T = void>(job: JobView, send: (wish: T) => Promise<JobView>, onDone?: () => void) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: send,
+    onSuccess: (view) => {
+      client.setQueryData(["job", job.id], view);
+      onDone?.();
+    },
+  });
 }
 
 interface Props {

@@ -3,7 +3,7 @@ import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Actions } from "./actions";
 import { get, pace, Refused } from "./api";
-import { hasEnded, type Curves, type Event, type JobView } from "./contract";
+import { fallsShort, hasEnded, type Curves, type Event, type JobView } from "./contract";
 import { CurvesPart } from "./curves";
 import { EventsPart, useEvents, type Heard } from "./events";
 import { FilesPart } from "./files";
@@ -16,6 +16,7 @@ import { toYaml } from "./yaml";
 
 const SOONEST_MS = 2000;
 const LATEST_MS = 15_000;
+const MOST_POINTS = 10_000; // of a curve; thinned to fewer it is without what is not finite
 
 export function JobScreen({ id, part }: { id: string; part: string }): ReactNode {
   const { heard, state } = useEvents(id);
@@ -77,7 +78,7 @@ function Head({ job }: { job: JobView }): ReactNode {
         <h1>
           {job.name} <PhaseBadge phase={job.status.phase} />
         </h1>
-        <p className={job.status.code === "short_of_slots" ? "warning" : undefined}>{job.status.message}</p>
+        <p className={fallsShort(job.status) ? "warning" : undefined}>{job.status.message}</p>
         <p className="note">
           <code>{job.id}</code>, {job.spec.recipe.name} with {job.spec.optimizer.name}
           {job.spec.engine !== "in_place" && `, ${job.spec.engine}`}, submitted <Time at={job.created_at} />
@@ -152,7 +153,7 @@ function Noise({ job }: { job: JobView }): ReactNode {
   const { samples } = job.progress;
   const { data } = useQuery({
     queryKey: ["noise", job.id, Math.ceil(50 * share(job.progress))],
-    queryFn: ({ signal }) => get<Curves>(`/v1/jobs/${job.id}/metrics?name=noise_scale&points=2`, signal),
+    queryFn: ({ signal }) => get<Curves>(`/v1/jobs/${job.id}/metrics?name=noise_scale&points=${MOST_POINTS}`, signal),
     enabled: job.noise_scale === null && samples > 0,
     placeholderData: keepPreviousData,
     staleTime: Infinity,

@@ -2,7 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { get } from "./api";
-import { hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe, type Status } from "./contract";
+import { fallsShort, hasEnded, PHASES, type JobChanges, type JobRow, type Page, type Recipe, type Status } from "./contract";
 import { useLive } from "./live";
 import { Bar, Failure, PhaseBadge, Table, useNow, useSettled, useTitle } from "./parts";
 import { go, to } from "./route";
@@ -13,7 +13,6 @@ import { age, duration, number, share, stamp, workers } from "./wording";
 const LIVING = PHASES.filter((phase) => !hasEnded(phase));
 const GROUPS: Record<string, string[]> = { active: LIVING, ended: PHASES.filter(hasEnded) };
 const TOLD = ["queued", "recovering", "pausing", "paused", "failed"];
-const SHORT = "short_of_slots"; // it trains, on fewer workers than it may have
 const POLL_MS = 5000;
 
 interface Listed {
@@ -108,8 +107,8 @@ function Row({ row, now }: { row: JobRow; now: number }): ReactNode {
 }
 
 /** Whether the reason is worth a line: why it does not train, or not as it might. */
-function isTold({ phase, code }: Status): boolean {
-  return TOLD.includes(phase) || code === SHORT;
+function isTold(status: Status): boolean {
+  return TOLD.includes(status.phase) || fallsShort(status);
 }
 
 function Labels({ labels }: { labels: Record<string, string> }): ReactNode {

@@ -1,15 +1,16 @@
 /** Asks for another number of workers, and shows before what that changes. */
-import { keepPreviousData, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useId, useState, type ReactNode } from "react";
 import { post, Refused } from "./api";
 import { ChangeTable } from "./change";
 import type { Change, JobView, ResizeRequest } from "./contract";
-import { Dialog, type Asked } from "./dialog";
+import { Dialog, useChanged, type Asked } from "./dialog";
 import { Failure, useSettled } from "./parts";
 import { count, workers as workersOf } from "./wording";
 
+const FREE: ResizeRequest = { workers: null, at_samples: null };
+
 export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () => void }): ReactNode {
-  const client = useQueryClient();
   const [low, high] = job.spec.elasticity.workers;
   const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
   const [sample, setSample] = useState("");
@@ -22,13 +23,7 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
     setFree(false);
     set(text);
   };
-  const resize = useMutation({
-    mutationFn: (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)),
-    onSuccess: (view) => {
-      client.setQueryData(["job", job.id], view);
-      onClose();
-    },
-  });
+  const resize = useChanged(job, (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)), onClose);
   const error = outside ? null : ((resize.variables === asked ? resize.error : null) ?? preview.error);
   const wrong = (pointer: string): string | undefined =>
     error instanceof Refused ? error.errors.find((each) => each.pointer === pointer)?.message : undefined;
@@ -63,8 +58,6 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
     </Dialog>
   );
 }
-
-const FREE: ResizeRequest = { workers: null, at_samples: null };
 
 function wasAsked({ target_workers, pending_resizes }: JobView): boolean {
   return target_workers !== null || pending_resizes.length > 0;
