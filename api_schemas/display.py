@@ -16,7 +16,7 @@ from rich.table import Table
 
 from api_schemas.previews import ScalingRow, SizePreview
 from api_schemas.views import ClusterView, JobRow, JobView, Node, Phase, RecipeInfo, Resize, ResizePreview
-from api_schemas.wording import SHOWN, age, counted, duration, explain, number, scores, share, size_of, workers
+from api_schemas.wording import SHOWN, age, counted, duration, explain, number, percent, scores, share, size_of, workers
 
 PLAIN_WIDTH = 500
 """Columns where the output is no terminal: wide enough that nothing is cut."""
@@ -60,7 +60,7 @@ def job_list(rows: Sequence[JobRow], now: datetime) -> RenderableType:
     table = grid("id", "name", "phase", "workers", "done", "age", "why")
     for row in rows:
         why = row.status.message if row.status.phase in EXPLAINED or row.status.falls_short else ""
-        done = f"{share(row.progress):.0%}"
+        done = percent(row.progress)
         state = [row.status.phase, str(row.workers), done, age(row.created_at, now)]
         table.add_row(row.id, row.name, *state, why)
     return table
@@ -88,11 +88,13 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
     yield "job", f"{view.name} ({view.id})"
     yield "phase", f"{view.status.phase}: {view.status.message}"
     yield "trains", f"{spec.recipe.name} with {spec.optimizer.name}, priority {spec.priority}"
+    if spec.labels:
+        yield "labels", ", ".join(f"{name}={value}" for name, value in spec.labels.items())
     yield "size", size_of(view)
     for each in view.pending_resizes:
         yield "planned", f"{workers(each.workers)} from sample {each.at_samples} on"
     if progress.total_samples:
-        done = f"{progress.samples} of {progress.total_samples} samples ({share(progress):.0%})"
+        done = f"{progress.samples} of {progress.total_samples} samples ({percent(progress)})"
         left = "" if progress.eta_s is None else f", about {duration(progress.eta_s)} left"
         yield "progress", f"{done}, epoch {number(progress.epoch)}{left}"
     for name, value in view.values.items():
@@ -127,10 +129,10 @@ def scaling_list(rows: Sequence[ScalingRow]) -> RenderableType:
     return _values(("kappa",), [((row.kappa,), row) for row in rows])
 
 
-def size_list(sizes: Sequence[SizePreview]) -> RenderableType:
-    """The sizes that a job may have, a line each."""
+def size_list(sizes: Sequence[SizePreview], notes: Sequence[str] = ()) -> RenderableType:
+    """The sizes that a job may have, a line each; then what else is to be known of them."""
     rows = [((size.workers, size.batch, size.kappa), size) for size in sizes]
-    return _values(("workers", "batch", "kappa"), rows)
+    return Group(_values(("workers", "batch", "kappa"), rows), *notes)
 
 
 def recipe_list(recipes: Sequence[RecipeInfo]) -> RenderableType:

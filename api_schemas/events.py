@@ -180,6 +180,7 @@ class Rollback(_Event):
 
     type: Literal["rollback"] = "rollback"
     to_samples: int = Field(description="Samples that the checkpoint has seen.")
+    samples_lost: int | None = Field(None, description="Those after it, which are trained on again; null: not told.")
 
 
 class Exported(_Event):

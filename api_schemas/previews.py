@@ -61,3 +61,4 @@ class JobPreview(BaseModel):
 
     spec: JobSpec
     sizes: list[SizePreview] = Field(description="Fewest to most workers; thinned out where there are many.")
+    warnings: list[str] = Field([], description="Sentences on what else is to be known of the values.")

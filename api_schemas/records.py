@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 
 from api_schemas.display import grid
 from api_schemas.events import Event
-from api_schemas.views import Artifact, Checkpoint, Curves, JobView, Ledger, Point
+from api_schemas.views import Artifact, Checkpoint, Curves, JobView, Ledger, LedgerEpoch, Point
 from api_schemas.wording import counted, describe, number, volume
 
 
@@ -56,13 +57,18 @@ def _until(points: Sequence[Point], samples: int) -> float | None:
 
 
 def ledger_view(ledger: Ledger) -> RenderableType:
-    """An epoch a line, with the generations that trained on its samples; then what was lost."""
+    """Epochs, those alike on one line, with the generations that trained on their samples; then what was lost."""
     table = grid("epoch", "samples", "ranges", "generations")
-    for epoch in ledger.epochs:
-        generations = sorted({generation for _, _, generation in epoch.ranges})
-        table.add_row(str(epoch.epoch), str(epoch.samples), str(len(epoch.ranges)), number(generations))
+    for told, alike in groupby(ledger.epochs, key=_told_of):
+        epochs = [epoch.epoch for epoch in alike]
+        table.add_row(str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}", *told)
     account = f"{counted(ledger.samples_lost, 'sample')} lost, {ledger.samples_repeated} repeated."
     return Group(table, "", account) if ledger.epochs else "No sample was trained on yet."
+
+
+def _told_of(epoch: LedgerEpoch) -> tuple[str, str, str]:
+    generations = sorted({generation for _, _, generation in epoch.ranges})
+    return str(epoch.samples), str(len(epoch.ranges)), number(generations)
 
 
 def artifact_list(artifacts: Sequence[Artifact], job: JobView) -> RenderableType:

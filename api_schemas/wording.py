@@ -58,7 +58,7 @@ def describe(event: Event) -> str | None:
         case events.CheckpointFailed():
             return f"a checkpoint could not be written: {event.message}"
         case events.Rollback():
-            return f"back to the checkpoint at sample {event.to_samples}"
+            return _rolled_back(event)
         case events.Exported():
             return f"exported: {', '.join(sorted(event.artifacts))}"
         case events.Warned():
@@ -68,7 +68,7 @@ def describe(event: Event) -> str | None:
 
 def state(view: JobView, loss: float | None) -> str:
     """Where a job stands, in one line."""
-    parts = [f"{share(view.progress):4.0%}", f"loss {number(loss)}", f"kappa {number(view.kappa)}"]
+    parts = [f"{percent(view.progress):>4}", f"loss {number(loss)}", f"kappa {number(view.kappa)}"]
     parts += [f"{label} {number(view.values[name])}" for name, label in SHOWN.items() if name in view.values]
     return ", ".join([*parts, workers(view.workers)])
 
@@ -82,6 +82,11 @@ def stands(view: JobView, loss: float | None) -> str:
 def share(progress: Progress) -> float:
     """How much of the training is done, from 0 to 1."""
     return min(1.0, progress.samples / progress.total_samples) if progress.total_samples else 0.0
+
+
+def percent(progress: Progress) -> str:
+    """How much of the training is done: 100% once all is."""
+    return f"{int(100 * share(progress))}%"
 
 
 def scores(target: Mapping[str, float | None], ema: Mapping[str, float | None] | None) -> str:
@@ -164,6 +169,13 @@ def _asked(event: events.ResizeRequested) -> str:
         return "what was asked for was taken back"
     when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
     return f"asked for {workers(event.workers)}{when}"
+
+
+def _rolled_back(event: events.Rollback) -> str:
+    again = (
+        "" if event.samples_lost is None else f"; {counted(event.samples_lost, 'sample')} after it are trained again"
+    )
+    return f"back to the checkpoint at sample {event.to_samples}{again}"
 
 
 def _resized(event: events.Resized) -> str:

@@ -22,6 +22,8 @@ from service.validation import MAX_ERRORS, invalid, pointer
 logger = logging.getLogger(__name__)
 
 MESSAGE_LENGTH = 300
+KINDS = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list"}
+"""Types of a JSON schema, in words."""
 NEEDS_EMA = "Recipe {!r} learns from a teacher, the EMA: give the job one, as {{momentum: 0.99}}."
 
 ReadRecipe = Callable[[RecipeSpec], RecipeInfo]
@@ -101,6 +103,8 @@ def _said(error: ValidationError) -> str:
         return f"{error.message}; there are: {', '.join(sorted(schema.get('properties', {})))}"
     if error.validator == "pattern" and (examples := schema.get("examples")):
         return f"Must read as {' or '.join(map(repr, examples))}, not {error.instance!r}"
+    if error.validator == "type" and isinstance(error.validator_value, str):
+        return f"Must be {KINDS.get(error.validator_value, error.validator_value)}, not {error.instance!r}"
     return str(error.message)
 
 

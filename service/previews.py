@@ -27,7 +27,7 @@ def job_preview(spec: JobSpec) -> JobPreview:
     sizes = [_size_preview(spec, workers) for workers in _spread(*spec.elasticity.workers)]
     if all(size.error for size in sizes):
         values_at(spec, Size.of(spec, sizes[0].workers), 0, None)  # raises, with the sentence that belongs to it
-    return JobPreview(spec=spec, sizes=sizes)
+    return JobPreview(spec=spec, sizes=sizes, warnings=list(_before_noise(spec)))
 
 
 def resize_preview(
@@ -42,16 +42,19 @@ def resize_preview(
     samples, horizon = max(at_samples or 0, job.samples), _horizon(job, spec)
     there = _below_ceiling(job, spec, samples, horizon)
     before, after = _present(job, spec), _sized(job, there, _aim(spec, workers, slots))
+    in_force = _in_force(job, spec, before, samples, horizon)
+    stays = (before.workers, before.batch, before.kappa) == (after.workers, after.batch, after.kappa)
+    values = in_force if stays else values_at(spec, after, samples, horizon)
     return ResizePreview(
         workers=(before.workers, after.workers),
         kappa=(before.kappa, after.kappa),
         batch=(before.batch, after.batch),
-        before=_in_force(job, spec, before, samples, horizon),
-        after=values_at(spec, after, samples, horizon),
+        before=in_force,
+        after=values,
         state_factors=state_factors(spec, before, after),
         warnings=[
             *warnings_at(spec, after, horizon),
-            *_about_noise(job, spec, before, after),
+            *(() if stays else _about_noise(job, spec, before, after)),
             *_about_room(spec, workers, slots),
         ],
     )
@@ -129,6 +132,14 @@ def _about_noise(job: Job, spec: JobSpec, before: Size, after: Size) -> Iterator
     if job.noise_scale is None:
         shown = "The gradient noise was not measured yet"
     yield f"{shown}; the values applied follow what is measured by then."
+
+
+def _before_noise(spec: JobSpec) -> Iterator[str]:
+    smallest, largest = (Size.of(spec, workers) for workers in spec.elasticity.workers)
+    if spec.scaling.second_moment != "assume_noise" and any(
+        _follows_noise(spec, smallest, size) for size in (smallest, largest)
+    ):
+        yield "These values hold until the gradient noise is measured; those applied later follow it."
 
 
 def _follows_noise(spec: JobSpec, before: Size, after: Size) -> bool:

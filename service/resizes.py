@@ -68,7 +68,7 @@ def _check(job: Job, request: ResizeRequest) -> JobSpec:
     spec = JobSpec.model_validate(job.spec)
     low, high = spec.elasticity.workers
     if request.workers is not None and not low <= request.workers <= high:
-        message = f"Must be from {low} to {high}, as elasticity.workers says; PATCH the job to move these limits."
+        message = f"Must be from {low} to {high}, as the job's elasticity.workers says, which can be changed."
         raise invalid([FieldError(pointer="/workers", message=message)])
     if job.total_samples is not None and (request.at_samples or 0) >= job.total_samples:
         message = f"Must be below {job.total_samples}, where the job ends."

@@ -33,7 +33,7 @@ def recipe(database: Database, recipe: RecipeSpec, read: ReadRecipe | None) -> R
     if row is not None:
         return RecipeInfo.model_validate(row.model_dump())
     if read is None or ":" not in recipe.name:
-        raise NotFound(f"There is no recipe {recipe.name!r} here; GET /v1/recipes lists those of the catalogue.")
+        raise NotFound(f"There is no recipe {recipe.name!r} in the catalogue.")
     try:
         return read(recipe)
     except Unreadable as error:

@@ -160,7 +160,7 @@ class Chronicle:
         self._reached = max(reached, change["samples"])
         self._commit()
         if lost > 0:
-            self._say("rollback", to_samples=change["samples"])
+            self._say("rollback", to_samples=change["samples"], samples_lost=lost)
             self.committed = self._reached = self._seen = change["samples"]
         self.generation = change["generation"]
         if self.started:

@@ -301,7 +301,7 @@ class Conductor:
         if nodes := self._left(before if len(members) > allocation.workers else set(before) - set(members)):
             return "drain", sentence(self._desk.departures, nodes), decide_s
         if answered:
-            return "joined", "Workers took the place of those that are gone.", 0.0
+            return "joined", "Workers that had warmed up joined.", 0.0
         return allocation.cause, allocation.reason, decide_s
 
     def _on_loss(self, worker: str, reason: str) -> None:

@@ -44,7 +44,9 @@ class Commands(TyperGroup):
 def lines_of(error: EmascaleError) -> Iterable[str]:
     """One line for each wrong field, or one for the whole."""
     for wrong in error.errors:
-        field = ".".join(step.replace("~1", "/").replace("~0", "~") for step in wrong.pointer.split("/") if step)
+        field = ".".join(
+            step.replace("~1", "/").replace("~0", "~") for step in wrong.pointer.removeprefix("?").split("/") if step
+        )
         yield f"{field}: {wrong.message}" if field else wrong.message
     if not error.errors:
         yield error.detail

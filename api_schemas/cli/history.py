@@ -85,10 +85,13 @@ def metrics(
         return
     thinned = MOST_POINTS if names else 2  # of all curves their ends are shown
     curves = client.metrics(job, names, start=start, stop=stop, points=points if as_json else thinned)
-    if not any(curves.series.values()) and not as_json:
-        waits = "There is no such curve yet; workers measure from their first steps on."
-        typer.echo(_nothing(client, job, "It left no such curve.", waits), err=True)
-        return
+    empty = [name for name, points in curves.series.items() if not points]
+    if not as_json and (empty or not curves.series):
+        missing = ", ".join(empty) or "curves"
+        waits = f"There is no {missing} yet; workers measure from their first steps on."
+        typer.echo(_nothing(client, job, f"It left no {missing}.", waits), err=True)
+        if len(empty) == len(curves.series):
+            return
     shown = records.curve_table(curves, points or ROWS) if names else records.curve_list(curves)
     show(curves, shown, as_json)
 

@@ -36,7 +36,7 @@ def submit(
     spec = override(read_spec(file), settings or [])
     if dry_run:
         preview = client.preview_submit(spec)
-        show(preview, display.size_list(preview.sizes), as_json)
+        show(preview, display.size_list(preview.sizes, preview.warnings), as_json)
         return
     view = client.submit(spec)
     if not (watch and as_json):
@@ -105,7 +105,9 @@ def resize(
         asked = "may have all workers that there is room for again"
         if workers is not None:
             asked = f"was asked for {counted(workers)}{when}"
-        show(view, f"{view.name} {asked}; `emascale watch {job}` shows it happen.", as_json)
+        resumed = f"`emascale resume {job}` lets it go on so."
+        seen = resumed if view.status.phase is Phase.PAUSED else f"`emascale watch {job}` shows it happen."
+        show(view, f"{view.name} {asked}; {seen}", as_json)
 
 
 def pause(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:

@@ -25,7 +25,7 @@ def preview(
     """Show what the scaling rules make of a job, or of --optimizer sgd --set optimizer.lr=0.1 --set ema=0.99"""
     if file is not None:
         sizes = ctx.obj.preview_submit(override(read_spec(file), settings or []))
-        show(sizes, display.size_list(sizes.sizes), as_json)
+        show(sizes, display.size_list(sizes.sizes, sizes.warnings), as_json)
         return
     if optimizer is None:
         raise InvalidRequest("Name a job spec, or an optimizer with --optimizer.")

@@ -86,7 +86,7 @@ def test_a_type_of_event_that_there_is_not_is_named(service: Answers) -> None:
 
     result = emascale(service, "events", "abc123", "--type", "x")
 
-    assert (result.exit_code, result.stderr) == (2, "?type: must be submitted or phase\n")
+    assert (result.exit_code, result.stderr) == (2, "type: must be submitted or phase\n")
 
 
 @pytest.fixture
@@ -115,6 +115,16 @@ def test_curves_by_name_stand_side_by_side(service: Answers, curves: Curves) -> 
     lines = [line.split() for line in shown.splitlines()]
     assert lines[0] == ["samples", "loss", "eval/accuracy"]
     assert lines[2:] == [["100", "8", "-"], ["5100", "0.1569", "0.5"], ["10000", "0.08", "-"]]
+
+
+def test_a_curve_that_there_is_not_is_named_beside_the_others(service: Answers, curves: Curves) -> None:
+    service.add("GET", JOB, job_view(phase=Phase.FAILED))
+    service.add("GET", f"{JOB}/metrics", Curves(series={"loss": curves.series["loss"], "los": []}))
+
+    result = emascale(service, "metrics", "abc123", "loss", "los")
+
+    assert result.stderr == "It left no los.\n"
+    assert "0.08" in result.stdout
 
 
 def test_csv_goes_through_as_it_comes(service: Answers) -> None:
@@ -158,10 +168,15 @@ def test_rows_are_measured_samples_with_what_each_curve_said_last(drawn: dict[st
 
 
 def test_the_ledger_by_epochs(service: Answers) -> None:
-    epochs = [LedgerEpoch(epoch=0, samples=1000, ranges=[(0, 400, 1), (400, 1000, 2)])]
+    ranges = [[(0, 400, 1), (400, 1000, 2)], [(0, 1000, 2)], [(0, 1000, 2)], [(0, 1000, 2)], [(0, 1000, 3)]]
+    epochs = [LedgerEpoch(epoch=epoch, samples=1000, ranges=each) for epoch, each in enumerate(ranges)]
     service.add("GET", f"{JOB}/ledger", Ledger(epochs=epochs, samples_lost=0, samples_repeated=0))
 
     lines = emascale(service, "ledger", "abc123").stdout.splitlines()
 
-    assert lines[2].split() == ["0", "1000", "2", "1,", "2"]
+    assert [line.split() for line in lines[2:5]] == [
+        ["0", "1000", "2", "1,", "2"],
+        ["1", "to", "3", "1000", "1", "2"],
+        ["4", "1000", "1", "3"],
+    ]
     assert lines[-1] == "0 samples lost, 0 repeated."

@@ -136,7 +136,7 @@ def test_streams_and_downloads_go_along(
     Controller.launch(database, job).report(started(), finished("succeeded"))
     expect(page.get_by_text("training on 2 workers")).to_be_visible()
 
-    page.get_by_role("link", name="Checkpoints").click()
+    page.get_by_role("link", name="Files").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="ema.safetensors").click()
     assert Path(download.value.path()).read_bytes() == b"weights"

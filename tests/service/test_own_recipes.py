@@ -114,7 +114,7 @@ def test_the_schema_over_http(reading: httpx.Client, world: World) -> None:
     assert reading.get(f"/v1/recipes/{SINE}").json()["config_schema"]["title"] == "Config"
     missing = problem(reading.get("/v1/recipes/nowhere.at_all:It"), 404, "not_found")
     assert "nowhere" in missing["detail"]
-    assert "GET /v1/recipes" in problem(reading.get("/v1/recipes/classify"), 404, "not_found")["detail"]
+    assert "catalogue" in problem(reading.get("/v1/recipes/classify"), 404, "not_found")["detail"]
     wrong = problem(reading.get(f"/v1/recipes/{SINE}", params={"py_modules": "shapes"}), 422, "invalid_request")
     assert "Must be the URL of a .zip or .whl file" in wrong["detail"]
     problem(world.http.get(f"/v1/recipes/{SINE}"), 404, "not_found")  # this service reads none

@@ -169,6 +169,20 @@ def test_a_jobs_sizes_are_those_of_the_trainer() -> None:
     assert [size.kappa for size in sizes] == [1, 2, 3, 4, 4, 4]
 
 
+@pytest.mark.parametrize(
+    ("second_moment", "told"), [("assume_noise", False), ("measured", True), ("per_worker", False)]
+)
+def test_a_preview_says_where_noise_that_is_measured_later_makes_other_values(second_moment: str, told: bool) -> None:
+    job = JobSpec.model_validate(
+        spec(
+            optimizer={"name": "adamw", "lr": 1e-3},
+            scaling={"second_moment": second_moment},
+            elasticity={"workers": [2, 4], "kappa": [1, 4]},
+        )
+    )
+    assert bool(job_preview(job).warnings) == told
+
+
 @given(low=st.integers(1, 10_000), more=st.integers(0, 9999))
 def test_sizes_are_spread_from_the_fewest_to_the_most(low: int, more: int) -> None:
     high = min(low + more, 10_000)

@@ -361,3 +361,12 @@ def test_a_job_that_is_being_cancelled_is_not_resized(world: World) -> None:
     job = halfway(world).job
     world.http.post(f"/v1/jobs/{job}/cancel")
     assert "cancelling" in problem(ask(world, job, 3), 409, "conflict")["detail"]
+
+
+def test_a_dry_run_of_the_size_that_it_has_changes_nothing(world: World) -> None:
+    controller = halfway(world, scaling={"second_moment": "measured"})
+    controller.report(metrics((1500, {"noise_scale": 192.0})))
+    found = preview(world, controller.job, 2)
+    assert found["workers"] == [2, 2]
+    assert found["before"] == found["after"] == world.job(controller.job)["values"]
+    assert found["warnings"] == []

@@ -157,6 +157,7 @@ def test_a_rollback_is_told_where_the_line_goes_back(life: Life, lead: Worker) -
     assert kinds == ["started", "committed", "metrics", "rollback", "resized", "committed", "metrics"]
     assert life.told("rollback")[0]["to_samples"] == 8
     assert life.told("rollback")[0]["generation"] == 1
+    assert life.told("rollback")[0]["samples_lost"] == life.told("resized")[0]["samples_lost"] > 0
     assert life.ranges() == [(0, 24, 1), (8, 16, 2)]
     (resized,) = life.told("resized")
     assert (resized["samples_lost"], resized["steps_lost"]) == (16, 2)

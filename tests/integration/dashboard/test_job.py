@@ -129,7 +129,7 @@ def test_the_parts_of_a_job_that_has_ended(screen: Screen, ended: Job) -> None:
     assert happened.count("submitted") == happened.count("started") == happened.count("exported") == 1
     part(page, "Logs", "worker w0 of job")
     part(page, "Spec", "per_worker: 64")
-    part(page, "Checkpoints", "ema.safetensors")
+    part(page, "Files", "ema.safetensors")
     with page.expect_download() as download:
         page.get_by_role("link", name="ema.safetensors").click()
     assert Path(download.value.path()).read_bytes() == ended.location("ema.safetensors").read_bytes()

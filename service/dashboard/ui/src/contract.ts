@@ -160,6 +160,7 @@ export interface Size {
 export interface JobPreview {
   spec: Spec;
   sizes: Size[];
+  warnings: string[];
 }
 
 export interface Curves {
@@ -247,7 +248,7 @@ export type Event =
   | (Told<"evaluated"> & { samples: number; target: Scores; ema: Scores | null })
   | (Told<"checkpoint_saved"> & { samples: number; name: string; bytes: number })
   | (Told<"checkpoint_failed"> & { samples: number; message: string })
-  | (Told<"rollback"> & { to_samples: number })
+  | (Told<"rollback"> & { to_samples: number; samples_lost: number | null })
   | (Told<"exported"> & { artifacts: Record<string, string> })
   | (Told<"finished"> & { outcome: string; code: string; message: string })
   | (Told<"warning"> & { code: string; message: string });

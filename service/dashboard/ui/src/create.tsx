@@ -102,6 +102,7 @@ function Editor({ ground }: { ground: Ground }): ReactNode {
             <h2>What the scaling rules make of it</h2>
             <Found error={error} />
             {preview.data && <Sizes sizes={preview.data.sizes} />}
+            {preview.data?.warnings.map((text) => <p key={text} className="note">{text}</p>)}
           </aside>
         </div>
       </Errors>

@@ -33,7 +33,7 @@ export function CurvesPart({ job, heard }: { job: JobView; heard: Heard }): Reac
   return (
     <>
       <p className="note">
-        Over samples seen; dashed lines are changes of size. Drag over a chart to look closer.{" "}
+        Over samples seen; dashed lines are changes of size, red ones ways back to a checkpoint. Drag over a chart to look closer.{" "}
         {window_ && <button onClick={() => setWindow(null)}>Show all</button>}
       </p>
       <div className="charts">

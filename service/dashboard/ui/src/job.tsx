@@ -178,7 +178,7 @@ const PARTS: Record<string, string> = {
   resizes: "Resizes",
   events: "Events",
   logs: "Logs",
-  files: "Checkpoints",
+  files: "Files",
   spec: "Spec",
 };
 

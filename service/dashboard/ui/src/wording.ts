@@ -54,7 +54,7 @@ export function describe(event: Event): string | null {
     case "checkpoint_failed":
       return `a checkpoint could not be written: ${event.message}`;
     case "rollback":
-      return `back to the checkpoint at sample ${count(event.to_samples)}`;
+      return `back to the checkpoint at sample ${count(event.to_samples)}${event.samples_lost == null ? "" : `; ${counted(event.samples_lost, "sample")} after it are trained again`}`;
     case "exported":
       return `exported: ${Object.keys(event.artifacts).sort().join(", ")}`;
     case "warning":
