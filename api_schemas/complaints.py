@@ -10,17 +10,25 @@ from pydantic_core import ErrorDetails
 
 from api_schemas.wording import counted
 
-_INTEGER, _NUMBER, _LIST, _OBJECT = "an integer", "a number", "a list", "an object"
-_FLAG, _TEXT = "true or false", "a string"
+TYPES = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "a string",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+"""What a value must be, by the types of a JSON schema."""
 KINDS = {
-    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), _INTEGER),
-    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), TYPES["integer"]),
+    **dict.fromkeys(("float_type", "float_parsing"), TYPES["number"]),
     "finite_number": "a finite number",
-    **dict.fromkeys(("bool_type", "bool_parsing"), _FLAG),
-    **dict.fromkeys(("string_type", "string_unicode"), _TEXT),
-    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), _LIST),
-    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _OBJECT),
-    "none_required": "null",
+    **dict.fromkeys(("bool_type", "bool_parsing"), TYPES["boolean"]),
+    **dict.fromkeys(("string_type", "string_unicode"), TYPES["string"]),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), TYPES["array"]),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), TYPES["object"]),
+    "none_required": TYPES["null"],
 }
 """What a value must be, by Pydantic's types of errors."""
 

@@ -11,6 +11,7 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry
 from sqlmodel import Session, col, select
 
+from api_schemas.complaints import TYPES
 from api_schemas.errors import FieldError, UnknownRecipe
 from api_schemas.jobs import JobSpec, RecipeSpec
 from api_schemas.views import RecipeInfo
@@ -22,8 +23,6 @@ from service.validation import MAX_ERRORS, invalid, pointer
 logger = logging.getLogger(__name__)
 
 MESSAGE_LENGTH = 300
-KINDS = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list"}
-"""Types of a JSON schema, in words."""
 NEEDS_EMA = "Recipe {!r} learns from a teacher, the EMA: give the job one, as {{momentum: 0.99}}."
 
 ReadRecipe = Callable[[RecipeSpec], RecipeInfo]
@@ -104,7 +103,7 @@ def _said(error: ValidationError) -> str:
     if error.validator == "pattern" and (examples := schema.get("examples")):
         return f"Must read as {' or '.join(map(repr, examples))}, not {error.instance!r}"
     if error.validator == "type" and isinstance(error.validator_value, str):
-        return f"Must be {KINDS.get(error.validator_value, error.validator_value)}, not {error.instance!r}"
+        return f"Must be {TYPES[error.validator_value]}, not {error.instance!r}"
     return str(error.message)
 
 
