@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -183,7 +182,7 @@ class Mesh(Group):
     def _cut(self) -> None:
         """Shut all connections down: to the members, and while they meet to the store."""
         if self._store is not None:
-            _connected.cache_clear()  # the meeting may still be waiting on it
+            _kept.clear()  # the meeting may still be waiting on it
         for connection in connections():
             if self._is_ours(connection) or connection.peer == self._store:
                 connection.shut_down()
@@ -224,7 +223,7 @@ class Mesh(Group):
         at = self._rendezvous
         own, place = route(at.host, at.port)
         self._learn(place, ())
-        store = PrefixStore(str(at.generation), _connected(at.host, at.port))
+        store = PrefixStore(str(at.generation), self._reach(at.host, at.port))
         device, listening = _listen(own)
         self._learn(place, [listening])
         store.set(f"member/{at.rank}", json.dumps(listening))
@@ -235,6 +234,15 @@ class Mesh(Group):
         gloo = _gloo(PrefixStore("gloo", store), at.rank, at.world, device)
         _start(_retired.clear)
         return _Met(store, gloo)
+
+    def _reach(self, host: str, port: int) -> TCPStore:
+        """The store, kept for the next meeting. Not so once severed, which is MeshBroken: it may have been cut."""
+        store = _kept.get((host, port)) or _connect(host, port)
+        with self._cutting:
+            self.check()
+            _kept.clear()
+            _kept[host, port] = store
+        return store
 
     def _learn(self, store: Address, members: Iterable[Address]) -> None:
         """Where they are whose connections a sever shuts down; nothing any more once severed, which is MeshBroken."""
@@ -339,9 +347,11 @@ def _put(outcome: SimpleQueue[T | Exception], function: Callable[[], T]) -> None
 # -- addresses ---------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def _connected(host: str, port: int) -> TCPStore:
-    """The store that the controller holds. Kept: torch asks the DNS for a name at either end of each new connection."""
+_kept: dict[Address, TCPStore] = {}
+"""The store that the controller holds, until it is cut: torch asks the DNS for a name at either end of a new one."""
+
+
+def _connect(host: str, port: int) -> TCPStore:
     return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=JOIN_TIMEOUT)
 
 

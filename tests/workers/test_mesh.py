@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -225,7 +226,7 @@ def send_much(link: Link, rendezvous: Rendezvous) -> float:
 def send_late(_: Link, rendezvous: Rendezvous, seconds: float) -> float:
     """What the second member gets from the first one, sent long after the rendezvous could have timed out."""
     value = torch.zeros(1)
-    module._connected(rendezvous.host, rendezvous.port)  # this may take as long as it takes
+    module._kept[rendezvous.host, rendezvous.port] = module._connect(rendezvous.host, rendezvous.port)  # however long
     with short_join(seconds / 2), joined(rendezvous) as mesh:
         if mesh.rank == 0:
             time.sleep(seconds)
@@ -604,6 +605,36 @@ def test_a_late_sever_of_an_old_generation_leaves_the_new_one_alone(peers: Peers
         old.sever()
         old.leave()
         assert new.vote(True, 2.0) == (True, [2.0])
+
+
+def test_a_connection_to_the_store_that_was_cut_as_it_was_made_is_not_kept(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the next generation find it."""
+    severed, following = (Mesh(*peers.rendezvous(1)) for _ in range(2))
+    connect, connecting, left = module.TCPStore, Queue[threading.Thread](), threading.Event()
+
+    def slowly(*args: Any, **settings: Any) -> Any:
+        store = connect(*args, **settings)
+        connecting.put(threading.current_thread())
+        left.wait()
+        return store
+
+    def leave() -> None:
+        first = connecting.get()
+        severed.leave()
+        left.set()
+        first.join()
+
+    module._kept.clear()
+    monkeypatch.setattr(module, "TCPStore", slowly)
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    with pytest.raises(MeshBroken):
+        severed.join()
+    leaving.join()
+    following.join()
+    following.leave()
 
 
 def test_a_store_in_the_same_process_serves_the_others_on(peers: Peers) -> None:
