@@ -25,6 +25,7 @@ from service import tokens
 from service.actionlog import log_to_stderr
 from service.db import Database, UnusableDatabase, connect, migrate, missing
 from service.head import HeadFailed
+from service.parking import Parking
 from service.processes import end_with, share_heaps
 from service.settings import Settings, default, variable
 from service.storage import Folder
@@ -80,6 +81,10 @@ def serve_command(
     slots: Annotated[
         int | None, _option("--slots", "local_slots", "CPUs that the own Ray head offers; none: all of the machine's.")
     ] = None,
+    grace: Annotated[
+        float | None,
+        _option("--grace", "grace_s", "Seconds for jobs to leave a checkpoint when the own Ray head stops."),
+    ] = None,
     ray_address: Annotated[
         str | None, _option("--ray-address", "ray_address", "Use this Ray cluster; none: start an own one.")
     ] = None,
@@ -92,6 +97,7 @@ def serve_command(
         "data_folder": data,
         "storage_url": storage,
         "local_slots": slots,
+        "grace_s": grace,
         "ray_address": ray_address,
     }
     settings = _settings(**given)
@@ -139,6 +145,7 @@ def api(
 @app.command()
 def reconcile(
     holder: Annotated[str | None, typer.Option(hidden=True, help="Name in the lease; of no other that lives.")] = None,
+    grace: Annotated[float, typer.Option(hidden=True, help="Seconds for jobs to leave a checkpoint at the end.")] = 0.0,
     parent: Parent = None,
 ) -> None:
     """Bring about on the Ray cluster at EMASCALE_RAY_ADDRESS what the database asks for.
@@ -156,10 +163,12 @@ def reconcile(
     stand_alone()
     database = _database(settings)
     lease = Lease(database, holder or new_holder(), time.monotonic)
+    parking = Parking()
 
     async def work(cluster: RayCluster) -> None:
         try:
-            await _until_terminated(reign(lease, lambda: Reconciler(Roster(database), cluster).run()))
+            reconciling = reign(lease, lambda: Reconciler(Roster(database), cluster, parking=parking).run())
+            await _until_terminated(reconciling, parking, grace)
         except ClusterUnreachable as error:
             _give_up(error)  # at once: the threads that wait for Ray's answer would keep the process for a minute
 
@@ -224,9 +233,27 @@ def revoke_token(
     typer.echo(f"Token {revoked.id} ({revoked.name}) is revoked.")
 
 
-async def _until_terminated(work: Any) -> None:
+async def _until_terminated(work: Any, parking: Parking, grace_s: float) -> None:
+    """Until SIGTERM comes. Where there is grace, jobs have so long to leave a checkpoint, or until it comes again."""
     task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    leaving: list[asyncio.Future[None]] = []
+
+    async def leave() -> None:
+        logger.info("jobs leave a checkpoint first, within %g s", grace_s, extra={"action": "parking"})
+        try:
+            async with asyncio.timeout(grace_s):
+                await parking.ask()
+        except TimeoutError:
+            logger.warning("not all jobs have left a checkpoint", extra={"action": "parking_failed"})
+        task.cancel()
+
+    def terminate() -> None:
+        if grace_s and not leaving:
+            leaving.append(asyncio.ensure_future(leave()))
+        else:
+            task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
         await task
     except asyncio.CancelledError:

@@ -42,13 +42,18 @@ class Child:
                 self._delay = min(2 * self._delay, LONGEST_DELAY_S)
                 self._start(environment, now)
 
-    def stop(self) -> None:
-        """End it, with force if it takes too long."""
+    def terminate(self) -> None:
+        """Tell it to end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """End it, with force if it takes too long: what it has to do yet may take so long."""
         if self._process is None:
             return
         self._process.terminate()
         try:
-            self._process.wait(STOP_PATIENCE_S)
+            self._process.wait(grace_s + STOP_PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -76,6 +76,7 @@ _WHILE_ACTIVE = {
     Happening.RANK_LOST: RECOVERING,
     Happening.CONTROLLER_LOST: RECOVERING,
     Happening.PARKED: QUEUED,
+    Happening.PAUSED: QUEUED,  # nobody asked it to: its cluster stops
     Happening.PAUSE_REQUESTED: PAUSING,
     Happening.CANCEL_REQUESTED: CANCELLING,
 }

@@ -20,6 +20,7 @@ from service.conversation import Conversation, Ending, Order, Pace
 from service.decisions import Decision, Situation, decide, rooms, shortage
 from service.folding import TRAINING, training_on
 from service.lifecycle import Happening
+from service.parking import Parking
 from service.roster import WAITING, Roster, is_due, standing
 from service.tables import Job
 from service.watch import Watch
@@ -51,7 +52,15 @@ class _Talk:
 class Reconciler:
     """One at a time for a database: `service.lease`."""
 
-    def __init__(self, roster: Roster, cluster: Cluster, *, policy: str = "priority", pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        cluster: Cluster,
+        *,
+        policy: str = "priority",
+        pace: Pace | None = None,
+        parking: Parking | None = None,
+    ) -> None:
         self._roster = roster
         self._cluster = cluster
         self._policy = policy
@@ -60,6 +69,7 @@ class Reconciler:
         self._decision: Decision | None = None
         self._talks: dict[str, _Talk] = {}
         self._losses: dict[str, _Losses] = {}
+        self._parking = parking or Parking()
 
     async def run(self) -> None:
         """Until it is cancelled. Raises ClusterUnreachable, Unavailable where the database does not answer."""
@@ -85,6 +95,8 @@ class Reconciler:
             for job in jobs:
                 await self._apply(job, self._decision)
             self._forget({job.id for job in jobs})
+            if self._parking.asked and not self._talks and all(job.phase is Phase.QUEUED for job in jobs):
+                self._parking.done()
             await asyncio.sleep(self._pace.tick)
 
     def _situation(self, jobs: Sequence[Job]) -> Situation:
@@ -101,7 +113,7 @@ class Reconciler:
         elif is_due(job):
             await asyncio.to_thread(self._roster.promote, job)
         elif job.phase is Phase.QUEUED:
-            if talk is None:  # else the incarnation before says goodbye
+            if talk is None and not self._parking.asked:  # a talk: the incarnation before says goodbye
                 await self._admit(job, decision)
         elif talk:
             self._tell(talk, job, self._order(job, decision))
@@ -121,6 +133,9 @@ class Reconciler:
         losses = self._losses.get(job.id)
         if job.phase in STOPPING or losses is None or losses.again_at is None:
             self._begin_talk(job, job.incarnation, job.acked, self._order(job, decision))
+        elif self._parking.asked:
+            message = "Its controller was lost; another one will start from the last checkpoint."
+            await asyncio.to_thread(self._roster.move, job, Happening.PARKED, LOST, message)
         elif not decision.grants[job.id].workers:
             reason = decision.grants[job.id].reason
             await asyncio.to_thread(self._roster.move, job, Happening.PARKED, WAITING, reason)
@@ -155,7 +170,7 @@ class Reconciler:
             return Ending.FENCED
 
     def _order(self, job: Job, decision: Decision) -> Order:
-        intent = STOPPING.get(job.phase)
+        intent = STOPPING.get(job.phase) or ("pause" if self._parking.asked else None)
         if intent is None:
             return Order(intent="train", allocation=decision.allocations[job.id], departures=self._watch.departures())
         if talk := self._talks.get(job.id):

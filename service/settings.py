@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     )
     ray_address: str | None = Field(None, description="Of a running cluster; null: the service starts its own.")
     local_slots: int | None = Field(None, ge=1, description="CPUs of the own Ray head; null: all of the machine.")
+    grace_s: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for jobs to leave a checkpoint when the service stops, and its own cluster with it.",
+    )
     max_body_bytes: int = Field(MIB, ge=1, description="Larger request bodies are refused.")
     read_recipes: bool = Field(
         True, description="Import a user's own recipe in a process beside the service, to check its config at submit."

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from api_schemas.errors import Unavailable
 from api_schemas.views import ClusterView
@@ -33,6 +34,7 @@ LOOK_S = 0.2
 HEAD_DELAY_S = 5.0
 """After a Ray head that could not be started anew, until that is tried again."""
 BACKLOG = 2048
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """All addresses, which are none to ask at; and the one of them that this machine is sure to have."""
 _NOT_FOR_NODES = ("EMASCALE_DATABASE_URL", "EMASCALE_TOKEN")
@@ -85,8 +87,10 @@ class Supervisor:
         self._listener = listener
         fd = listener.fileno()
         self._api = Child("api", ["api", f"--fd={fd}"], run_folder / "api.pid", (fd,))
+        self._grace_s = settings.grace_s if head else 0.0  # jobs on a cluster that stays need none
         holding = f"--holder={new_holder()}"  # of one child after the other, so that the next need not wait
-        self._reconciler = Child("reconciler", ["reconcile", holding], run_folder / "reconciler.pid")
+        arguments = ["reconcile", holding, f"--grace={self._grace_s}"]
+        self._reconciler = Child("reconciler", arguments, run_folder / "reconciler.pid")
         self._ray_environment: Mapping[str, str] | None = None
         self._head_again_at = 0.0  # by the monotonic clock
 
@@ -104,9 +108,10 @@ class Supervisor:
             time.sleep(LOOK_S)
 
     def stop(self) -> None:
-        """End the children. Jobs go on; with an embedded head, until the head is stopped."""
+        """End the children. With an embedded head jobs leave a checkpoint first; another signal, and nobody waits."""
+        with _on_signals(lambda *_: self._reconciler.terminate()):
+            self._reconciler.stop(self._grace_s)
         self._api.stop()
-        self._reconciler.stop()
 
     def _keep_head(self) -> Mapping[str, str] | None:
         """What the reconciler attaches with; None: there is no cluster, for now.
@@ -156,18 +161,26 @@ def _stop_on_signals() -> Iterator[None]:
     """Leave the block at the first SIGTERM or SIGINT; what cleans up behind it is not disturbed by another."""
 
     def stop(_number: int, _frame: object) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in STOPPING:
             signal.signal(each, signal.SIG_IGN)
         raise _Stopped
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    with _on_signals(stop):
+        try:
+            yield
+        except _Stopped:
+            logger.info("stopped", extra={"action": "stopped"})
+
+
+@contextlib.contextmanager
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """What SIGTERM and SIGINT do within the block."""
+    before = {each: signal.signal(each, handler) for each in STOPPING}
     try:
         yield
-    except _Stopped:
-        logger.info("stopped", extra={"action": "stopped"})
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each, earlier in before.items():
+            signal.signal(each, earlier)
 
 
 def _listen(settings: Settings) -> socket.socket:

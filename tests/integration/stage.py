@@ -34,11 +34,12 @@ LONG = {
 class Stage:
     """The service of one data folder, and its client."""
 
-    def __init__(self, data_folder: Path, slots: int, packages: Path | None, auth: Auth) -> None:
+    def __init__(self, data_folder: Path, slots: int, packages: Path | None, auth: Auth, grace_s: float) -> None:
         self.data_folder = data_folder
         self._slots = slots
         self._auth = auth
-        self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{packages or ''}"}
+        path = f"{ROOT}{os.pathsep}{packages or ''}"
+        self._environment = {**os.environ, "PYTHONPATH": path, "EMASCALE_GRACE_S": str(grace_s)}
         self._process: subprocess.Popen[str] | None = None
         self._client: Client | None = None
         self.address = ""  # once it has answered
@@ -68,11 +69,16 @@ class Stage:
         self.address = found[0]
         self._client = Client(self.address)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send one to `serve`."""
+        assert self._process is not None, "the service runs"
+        self._process.send_signal(number)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End `serve`; with SIGKILL its cluster goes on."""
         if self._process is None:
             return
-        self._process.send_signal(number)
+        self.signal(number)
         self._process.wait(PATIENCE_S)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -215,9 +221,11 @@ def _title(pid: int) -> str:
 
 
 @contextmanager
-def staged(data_folder: Path, *, slots: int = 3, packages: Path | None = None, auth: Auth = "none") -> Iterator[Stage]:
+def staged(
+    data_folder: Path, *, slots: int = 3, packages: Path | None = None, auth: Auth = "none", grace_s: float = 0
+) -> Iterator[Stage]:
     """A service that ends with the block, with all that it started. `packages`: a folder on the nodes' path."""
-    stage = Stage(data_folder, slots, packages, auth)
+    stage = Stage(data_folder, slots, packages, auth, grace_s)
     try:
         stage.serve()
         yield stage

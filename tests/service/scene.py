@@ -16,6 +16,7 @@ from service import jobs
 from service.conversation import Pace
 from service.db import Database
 from service.fake_cluster import FakeCluster, FakeController
+from service.parking import Parking
 from service.reconciler import Reconciler
 from service.roster import Roster
 from service.tables import ClusterRow, EventRow, Job
@@ -66,8 +67,8 @@ class Scene:
         return [row for row in rows if not kinds or row.type in kinds]
 
     @asynccontextmanager
-    async def reconciling(self, pace: Pace = PACE) -> AsyncIterator[asyncio.Task[None]]:
-        task = asyncio.create_task(Reconciler(self.roster, self.cluster, pace=pace).run())
+    async def reconciling(self, pace: Pace = PACE, parking: Parking | None = None) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(Reconciler(self.roster, self.cluster, pace=pace, parking=parking).run())
         yield task
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -56,6 +56,7 @@ def test_an_active_job_survives_every_loss(phase: Phase) -> None:
     assert follow(phase, Happening.RANK_LOST) is Phase.RECOVERING
     assert follow(phase, Happening.CONTROLLER_LOST) is Phase.RECOVERING
     assert follow(phase, Happening.PARKED) is Phase.QUEUED
+    assert follow(phase, Happening.PAUSED) is Phase.QUEUED  # without a request: its cluster stops
     assert follow(Phase.RECOVERING, Happening.RESIZED) is Phase.RUNNING
 
 
