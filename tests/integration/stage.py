@@ -69,7 +69,7 @@ class Stage:
         self.address = found[0]
         self._client = Client(self.address)
 
-    def signal(self, number: signal.Signals) -> None:
+    def tell(self, number: signal.Signals) -> None:
         """Send one to `serve`."""
         assert self._process is not None, "the service runs"
         self._process.send_signal(number)
@@ -78,7 +78,7 @@ class Stage:
         """End `serve`; with SIGKILL its cluster goes on."""
         if self._process is None:
             return
-        self.signal(number)
+        self.tell(number)
         self._process.wait(PATIENCE_S)
         assert self._process.stdout is not None
         self._process.stdout.close()

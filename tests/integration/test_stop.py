@@ -26,7 +26,7 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
         job.progresses()
         waiting = stage.submit(name="second", elasticity={"workers": [2, 2]})
         waiting.until(lambda view: view.status.code == "waiting_for_slots")
-        stage.signal(signal.SIGINT)
+        stage.tell(signal.SIGINT)
         stopped = job.until(lambda view: view.status.phase is Phase.QUEUED)  # the API answers until all have left
         stage.stop()
         there = stopped.progress.samples
@@ -52,7 +52,7 @@ def test_another_signal_stops_at_once(tmp_path: Path) -> None:
         place.mkdir(exist_ok=True)
         place.rmdir()
         place.touch()  # no checkpoint can be written there
-        stage.signal(signal.SIGTERM)
+        stage.tell(signal.SIGTERM)
         assert wait_until(lambda: "jobs leave a checkpoint" in log(stage), PATIENCE_S), log(stage)
         job.until(lambda _: bool(job.said("checkpoint_failed")))
         stage.stop()
