@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from service.processes import Process, wait_until
@@ -26,6 +28,7 @@ from tests.benchmarks.peers.steps import Run, runs
 
 PATIENCE_S = 180.0
 OPTIONS = ("--nnodes=2:3", "--nproc-per-node=1", "--rdzv-backend=c10d", "--monitor-interval=0.1", "--max-restarts=1000")
+DECIDED = re.compile(r"^I(\d{4} \d\d:\d\d:\d\d\.\d+) .* will restart worker group", re.MULTILINE)
 CONFIG = "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
 
 
@@ -46,6 +49,7 @@ class Torchrun:
     def __init__(self, model: str, folder: Path) -> None:
         self._model = MODELS[model]
         self._folder = folder
+        self._log = folder / "log"
         self._port = 29400 + os.getpid() % 1000
         self._random = random.Random(0)
         self._changed_at = 0.0  # by the last event
@@ -95,7 +99,8 @@ class Torchrun:
         command += ["-m", restarted.__name__, *map(str, self._model), str(self._folder)]
         # A node that comes later cannot reach the first one's store otherwise.
         environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
-        with (self._folder / "log").open("ab") as log:
+        environment |= {"LOGLEVEL": "INFO"}  # so that the agents tell when they decide
+        with self._log.open("ab") as log:
             self._agents.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
     def _is_met(self) -> bool:
@@ -110,12 +115,12 @@ class Torchrun:
 
     def _struck(self, number: signal.Signals) -> Change:
         """Whoever trains again first ends the pause; in the end three do."""
-        self._changed_at = time.monotonic()
+        said, self._changed_at, struck_on = self._log.stat().st_size, time.monotonic(), time.time()
         os.kill(self._worker_of(self._agents[-1].pid), number)
         first = self._until(lambda run: run.began > self._changed_at)
         before = self._before(first)
         self._settle(3)
-        return Change(first.began - self._changed_at, None, _lost(before, first))
+        return Change(first.began - self._changed_at, self._decided_on(said) - struck_on, _lost(before, first))
 
     def _settle(self, workers: int) -> None:
         steps = self._random.randint(restarted.EVERY, 2 * restarted.EVERY)
@@ -129,8 +134,14 @@ class Torchrun:
             found[:] = sorted(filter(wanted, runs(self._folder)), key=lambda run: run.began)
             return bool(found)
 
-        assert wait_until(look, PATIENCE_S), (self._folder / "log").read_text()[-10000:]
+        assert wait_until(look, PATIENCE_S), self._log.read_text()[-10000:]
         return found[0]
+
+    def _decided_on(self, said: int) -> float:
+        """When the first agent restarts its worker, by what they have said beyond so many bytes; seconds since 1970."""
+        decided = DECIDED.search(self._log.read_text()[said:])
+        assert decided is not None, "an agent says so at this level"
+        return datetime.strptime(f"{datetime.now().year}{decided[1]}", "%Y%m%d %H:%M:%S.%f").timestamp()
 
     def _before(self, run: Run) -> Run:
         """Who trained last before."""

@@ -6,6 +6,7 @@ when told to (SIGTERM). Its steps are in `folder/replica-PID`.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ def main() -> None:
     """Train until told to end."""
     hidden, depth, folder, lighthouse = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(created)f %(process)d %(message)s")  # when a quorum changes
     training = Training(hidden, depth, folder)
     manager = _manager(training, lighthouse)
     ddp = torchft.DistributedDataParallel(manager, training.model)

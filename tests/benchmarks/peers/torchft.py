@@ -6,6 +6,7 @@ torchft does not stand still between two steps: what an event costs is by how mu
 from __future__ import annotations
 
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -51,6 +52,7 @@ class Replicas:
     def __init__(self, model: str, folder: Path) -> None:
         self._model = MODELS[model]
         self._folder = folder
+        self._log = folder / "log"
         port = 29600 + os.getpid() % 1000
         self._address = f"http://127.0.0.1:{port}"
         lighthouse = Path(python).with_name("torchft_lighthouse")
@@ -90,7 +92,7 @@ class Replicas:
 
     def _run(self, *command: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def _longest(self, at: float, workers: int) -> Change:
@@ -104,15 +106,17 @@ class Replicas:
 
     def _struck(self, number: signal.Signals) -> Change:
         """Until the others train on without it; then another comes in its place."""
-        struck, struck_at = self._replicas.pop(), time.monotonic()
+        struck, said = self._replicas.pop(), self._log.stat().st_size
+        struck_at, struck_on = time.monotonic(), time.time()
         usual = self._usual(struck_at)
         struck.send_signal(number)
         found = self._until(lambda found: any(_committed_by(step, 2) for step in found), after=struck_at)
         ended = next(step.ended for step in found if _committed_by(step, 2))
+        decided_on = self._decided_on(said)
         struck.kill()
         struck.wait()
         self.grow()
-        return Change(max(0.0, ended - struck_at - usual), None, 0)
+        return Change(max(0.0, ended - struck_at - usual), decided_on - struck_on, 0)
 
     def _usual(self, at: float) -> float:
         """From one commit to the next, before that moment."""
@@ -127,8 +131,15 @@ class Replicas:
             found[:] = self._steps(after)
             return reached(found)
 
-        assert wait_until(look, PATIENCE_S), (self._folder / "log").read_text()[-10000:]
+        assert wait_until(look, PATIENCE_S), self._log.read_text()[-10000:]
         return found
+
+    def _decided_on(self, said: int) -> float:
+        """When the oldest replica goes on with another quorum, by what was said beyond so many bytes; since 1970."""
+        telling = rf"^(\S+) {self._replicas[0].pid} .* reconfiguring for quorum"
+        decided = re.search(telling, self._log.read_text()[said:], re.MULTILINE)
+        assert decided is not None, "a manager says so"
+        return float(decided[1])
 
     def _steps(self, after: float) -> list[Step]:
         """Of the oldest replica."""
