@@ -148,11 +148,15 @@ class RayCluster:
         return True
 
     async def _on_a_node(self, target: str, *arguments: str) -> Any:
-        """Call `package.module.function` in a worker process. Raises LaunchFailed."""
+        """Call `package.module.function` in a worker process; it ends with who waits for it. Raises LaunchFailed."""
+        called = self._call.remote(target, *arguments)
         try:
-            answer = json.loads(await self._call.remote(target, *arguments))
+            answer = json.loads(await called)
         except ray.exceptions.RayError as error:
             raise LaunchFailed(f"No node could call {target}: {error}") from error
+        except asyncio.CancelledError:
+            ray.cancel(called, force=True)  # nobody waits for it: it would come in the way of what is done instead
+            raise
         if "error" in answer:
             raise LaunchFailed(f"{target} failed on a node:\n{answer['error']}")
         return answer["value"]

@@ -30,6 +30,20 @@ class Connection(NamedTuple):
         """Established, as far as this end knows: not so once the peer, or this process, has closed it."""
         return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
 
+    def keep_alive(self) -> None:
+        """Have the kernel ask whether the peer's is there; where nobody answers for 25 s, the connection is down.
+
+        A machine that loses power says nothing, and whoever waits for it to speak would wait on.
+        """
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_KEEPIDLE, 10),  # seconds of silence until the first question
+            (socket.TCP_KEEPINTVL, 5),
+            (socket.TCP_KEEPCNT, 3),
+            (socket.TCP_USER_TIMEOUT, 25_000),  # milliseconds, for what was sent and nobody confirms
+        ):
+            self.socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
     def shut_down(self) -> None:
         """Whoever waits on it, at either end, waits no longer; no error if it is down already."""
         with suppress(OSError):

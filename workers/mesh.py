@@ -223,7 +223,7 @@ class Mesh(Group):
         at = self._rendezvous
         own, place = route(at.host, at.port)
         self._learn(place, ())
-        store = PrefixStore(str(at.generation), self._reach(at.host, at.port))
+        store = PrefixStore(str(at.generation), self._reach(at.host, at.port, place))
         device, listening = _listen(own)
         self._learn(place, [listening])
         store.set(f"member/{at.rank}", json.dumps(listening))
@@ -235,9 +235,13 @@ class Mesh(Group):
         _start(_retired.clear)
         return _Met(store, gloo)
 
-    def _reach(self, host: str, port: int) -> TCPStore:
+    def _reach(self, host: str, port: int, place: Address) -> TCPStore:
         """The store, kept for the next meeting. Not so once severed, which is MeshBroken: it may have been cut."""
-        store = _kept.get((host, port)) or _connect(host, port)
+        if (store := _kept.get((host, port))) is None:
+            store = _connect(host, port)
+            for connection in connections():
+                if connection.peer == place:
+                    connection.keep_alive()
         with self._cutting:
             self.check()
             _kept.clear()

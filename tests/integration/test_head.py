@@ -25,6 +25,7 @@ PATIENCE_S = 30
 
 FAKE_CONTROLLER = """
 import json
+import time
 import ray
 
 class Controller:
@@ -39,6 +40,8 @@ def start(launch):
     launch = json.loads(launch)
     if launch["job"] == "bad":
         raise ZeroDivisionError("no such luck")
+    if launch["job"] == "slow":
+        time.sleep(2)
     name = "controller:" + launch["job"]
     controller = ray.remote(Controller).options(name=name, namespace="emascale", lifetime="detached", num_cpus=0)
     handle = controller.remote()
@@ -121,6 +124,18 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 def test_it_offers_its_slots(head: EmbeddedRay, tmp_path: Path) -> None:
     nodes = "print([(node.address, node.cpu, node.cpu_used) for node in await cluster.nodes()])"
     assert said(drive(head, nodes, tmp_path)) == str([(HEAD_IP, 2.0, 0.0)])
+
+
+def test_a_launch_that_nobody_waits_for_any_more_comes_to_nothing(head: EmbeddedRay, tmp_path: Path) -> None:
+    """It would take the place of what is launched instead."""
+    body = """
+        launching = asyncio.ensure_future(cluster.launch(LAUNCH.model_copy(update={"job": "slow"})))
+        await asyncio.wait({launching}, timeout=1)
+        launching.cancel()
+        await asyncio.sleep(3)
+        print(await cluster.controllers())
+    """
+    assert "slow" not in said(drive(head, body, tmp_path))
 
 
 def test_its_token_is_for_this_user_alone(head: EmbeddedRay) -> None:

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.workers.peers import HOST, Link, Peers, gathered, results
 from workers import mesh as module
-from workers.connections import listening
+from workers.connections import connections, listening
 from workers.gradients import GradientReducer
 from workers.mesh import Mesh, MeshBroken, Rendezvous
 
@@ -635,6 +635,25 @@ def test_a_connection_to_the_store_that_was_cut_as_it_was_made_is_not_kept(
     leaving.join()
     following.join()
     following.leave()
+
+
+def test_a_store_whose_machine_is_gone_without_a_word_is_not_waited_for(alone: Mesh, peers: Peers) -> None:
+    """The kernel notices: by what it asks of the other one's, and by what that does not confirm."""
+    place = HOST, peers.store.port
+    (options,) = {
+        tuple(
+            connection.socket.getsockopt(level, option)
+            for level, option in (
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            )
+        )
+        for connection in connections()
+        if connection.peer == place
+    }
+    assert options == (1, 10, 25_000)
+    assert alone.vote(False) == (False, [])
 
 
 def test_a_store_in_the_same_process_serves_the_others_on(peers: Peers) -> None:
