@@ -33,7 +33,7 @@ def empty_on_sqlite(tmp_path: Path) -> str:
 
 @pytest.fixture
 def empty_on_postgresql(postgres: PostgresServer) -> Iterator[str]:
-    with postgres.database("template0") as url:
+    with postgres.bare_database() as url:
         yield url
 
 
