@@ -86,6 +86,9 @@ def test_what_others_change_meanwhile_stays(screen: Screen, controller: Controll
         ("workers, 1 of 2", "5", "minimum (5) must not exceed the maximum (4)"),
         ("priority", "5000", "at most 1000"),
         ("labels", "team=a b", "begin and end with"),
+        ("labels", "stage=two\nvision", "“vision” has no =. Write name=value, a line each."),
+        ("labels", "=vision", "“=vision” has no name. Write name=value, a line each."),
+        ("labels", "team=a\nteam=b", "“team” is there twice."),
     ],
 )
 def test_what_is_wrong_is_said_at_its_field(
@@ -99,6 +102,7 @@ def test_what_is_wrong_is_said_at_its_field(
     expect(field.locator(".error")).to_contain_text(said)
     expect(dialog.locator(".error")).to_have_count(1)
     expect(dialog.locator(":focus")).to_have_attribute("aria-invalid", "true")
+    expect(dialog.get_by_label(label)).to_have_value(text)
     screen.shown(f"change-wrong-{label[:6]}")
 
 

@@ -91,6 +91,30 @@ def test_submitting_yaml_that_is_wrong_leads_to_what_is_said_of_it(screen: Scree
     expect(page.get_by_role("complementary", name="Preview")).to_contain_text("not valid YAML")
 
 
+def test_a_label_without_a_value_is_told_how_labels_look_and_kept(screen: Screen, address: str) -> None:
+    page = screen.go("/new")
+    page.get_by_text("More: scaling").click()
+    labels = page.get_by_label("labels")
+    labels.fill("vision\nstage=two")
+    said = "“vision” has no =. Write name=value, a line each."
+    expect(page.locator(".field", has=labels).locator(".error")).to_have_text(said)
+    expect(page.get_by_role("alert")).to_contain_text(f"labels {said}")
+    expect(labels).to_have_value("vision\nstage=two")
+    screen.shown("labels")
+    labels.fill("team=vision\nstage=two")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert submitted(page, address)["labels"] == {"team": "vision", "stage": "two"}
+
+
+def test_a_label_without_a_value_is_kept_in_yaml(screen: Screen) -> None:
+    page = screen.go("/new")
+    page.get_by_text("More: scaling").click()
+    page.get_by_label("labels").fill("vision\nvision=2\nvision=3")
+    page.get_by_role("button", name="As YAML").click()
+    written = re.compile(r'^labels: "vision\\nvision=2\\nvision=3"$', re.M)
+    expect(page.get_by_label("Job as YAML")).to_have_value(written)
+
+
 def test_a_header_that_is_wrong_is_named_as_itself(screen: Screen) -> None:
     page = screen.go("/new")
     long = {"idempotency-key": 300 * "k"}

@@ -5,6 +5,7 @@ import { get, patch, Refused } from "./api";
 import { hasEnded, type JobView } from "./contract";
 import { Dialog, useChanged, type Asked } from "./dialog";
 import { Errors, Fields, leadTo, Wrong } from "./field";
+import { answered } from "./pairs";
 import { Failure } from "./parts";
 import { inner, isData, same, specOf, type Api, type Data, type Node } from "./schema";
 
@@ -29,7 +30,7 @@ function Form({ job, onClose, node }: Asked & { node: Node }): ReactNode {
   const others = ended ? ["labels"] : ["priority", "labels"];
   const moved = differing(limits, LIMITS, elasticity, before.elasticity);
   const change = { ...(Object.keys(moved).length > 0 && { elasticity: moved }), ...differing(node, others, spec, before) };
-  const amend = useChanged(job, (wish: Data) => patch<JobView>(`/v1/jobs/${job.id}`, wish), onClose);
+  const amend = useChanged(job, (wish: Data) => answered(patch<JobView>(`/v1/jobs/${job.id}`, wish), wish), onClose);
   const errors = amend.error instanceof Refused ? amend.error.errors : [];
   return (
     <form

@@ -23,6 +23,12 @@ export class Refused extends Error {
     this.code = problem.code;
     this.errors = problem.errors ?? [];
   }
+
+  /** The same in other words, where there are some for a field. */
+  reworded(words: FieldError[]): Refused {
+    const errors = this.errors.map((error) => words.find(({ pointer }) => pointer === error.pointer) ?? error);
+    return new Refused(this.status, { code: this.code, detail: this.message, errors });
+  }
 }
 
 /** Nobody answered; `presence` looks after that. */

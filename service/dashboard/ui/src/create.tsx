@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
 import { get, hand, Refused, type Document } from "./api";
 import type { JobPreview, JobView, Page, Recipe } from "./contract";
 import { Errors, Fields, leadTo } from "./field";
+import { answered } from "./pairs";
 import { Failure, useSettled, useTitle } from "./parts";
 import { RecipeFields } from "./recipe";
 import { go } from "./route";
@@ -62,7 +63,7 @@ async function prepare(from: string | null, signal: AbortSignal): Promise<Ground
 function Editor({ ground }: { ground: Ground }): ReactNode {
   const [spec, setSpec] = useState(ground.beginning);
   const [yaml, setYaml] = useState<string | null>(null); // null: the form is shown
-  const body = useMemo(() => documentOf(spec, yaml), [spec, yaml]);
+  const body = useMemo(() => draftOf(spec, yaml), [spec, yaml]);
   const preview = usePreview(body);
   const submit = useSubmit(body);
   const error = preview.error ?? (submit.variables === body ? submit.error : null);
@@ -82,7 +83,7 @@ function Editor({ ground }: { ground: Ground }): ReactNode {
         <h1>New job</h1>
         <div className="actions">
           {yaml === null ? (
-            <button onClick={() => setYaml(toYaml(spec))}>As YAML</button>
+            <button onClick={() => setYaml(toYaml(JSON.parse(body.text)))}>As YAML</button>
           ) : (
             <button onClick={toForm} disabled={!preview.ready}>As a form</button>
           )}
@@ -110,16 +111,22 @@ function Editor({ ground }: { ground: Ground }): ReactNode {
   );
 }
 
-function documentOf(spec: Data, yaml: string | null): Document {
-  return yaml === null ? { text: JSON.stringify(spec), kind: "application/json" } : { text: yaml, kind: "application/yaml" };
+/** A job as it was typed, and the data of the form that it was typed into. */
+interface Draft extends Document {
+  data?: Data;
+}
+
+function draftOf(spec: Data, yaml: string | null): Draft {
+  if (yaml !== null) return { text: yaml, kind: "application/yaml" };
+  return { text: JSON.stringify(spec), kind: "application/json", data: spec };
 }
 
 /** The dry run of what was typed; `ready`: it is that of what stands there now, and nothing is wrong with it. */
-function usePreview(body: Document) {
+function usePreview(body: Draft) {
   const settled = useSettled(body, 300);
   const query = useQuery({
     queryKey: ["dry-run", settled],
-    queryFn: ({ signal }) => hand<JobPreview>("/v1/jobs?dry_run=true", settled, {}, signal),
+    queryFn: ({ signal }) => answered(hand<JobPreview>("/v1/jobs?dry_run=true", settled, {}, signal), settled.data),
     placeholderData: keepPreviousData,
     refetchOnWindowFocus: false,
   });
@@ -127,10 +134,10 @@ function usePreview(body: Document) {
 }
 
 /** The same body is submitted once, however often it is sent. */
-function useSubmit(body: Document) {
+function useSubmit(body: Draft) {
   const key = useMemo(randomKey, [body]);
   return useMutation({
-    mutationFn: (document: Document) => hand<JobView>("/v1/jobs", document, { "Idempotency-Key": key }),
+    mutationFn: (draft: Draft) => answered(hand<JobView>("/v1/jobs", draft, { "Idempotency-Key": key }), draft.data),
     onSuccess: (job) => go(`#/jobs/${job.id}`),
   });
 }

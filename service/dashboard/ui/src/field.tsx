@@ -1,6 +1,7 @@
 /** A form made from a JSON schema. What is typed goes to the service as it is; its errors come back to their fields. */
 import { createContext, useContext, useState, type ReactNode } from "react";
 import type { FieldError } from "./contract";
+import { Pairs } from "./pairs";
 import { inner, isData, isNullable, isOfTexts, kindOf, member, type Data, type Node, type Schema } from "./schema";
 
 /** What the service found wrong in the whole form. */
@@ -270,7 +271,7 @@ function Single({ node, pointer, value, onChange }: Place): ReactNode {
     case "choice":
       return <Choice node={node} marks={marks} value={value} onChange={onChange} />;
     case "map":
-      return <Pairs marks={marks} value={dataOf(value)} texts={isOfTexts(node)} onChange={onChange} />;
+      return <Pairs marks={marks} value={value} texts={isOfTexts(node)} onChange={onChange} />;
     default:
       return <Typed node={node} pointer={pointer} value={value} fallback={schema.default} onChange={onChange} />;
   }
@@ -339,54 +340,6 @@ function numberIn(text: string): number | string | undefined {
   return Number.isFinite(value) && (!Number.isInteger(value) || Number.isSafeInteger(value)) ? value : text;
 }
 
-interface PairsProps {
-  marks: Marks;
-  value: Data;
-  texts: boolean; // else numbers, lists and the like are read as JSON
-  onChange: (value: unknown) => void;
-}
-
-/** Names and values, a line each. */
-function Pairs({ marks, value, texts, onChange }: PairsProps): ReactNode {
-  const lines = Object.entries(value).map(([name, each]) => `${name}=${texts ? String(each) : written(each)}`);
-  const [typed, setTyped] = useState(lines.join("\n"));
-  return (
-    <textarea
-      {...marks}
-      rows={2}
-      placeholder="name=value, a line each"
-      value={typed}
-      onChange={(event) => {
-        setTyped(event.target.value);
-        onChange(pairsIn(event.target.value, texts ? String : read));
-      }}
-    />
-  );
-}
-
-function pairsIn(text: string, parse: (text: string) => unknown): Data | undefined {
-  const lines = text.split("\n").filter((line) => line.trim());
-  const pairs = lines.map((line): [string, unknown] => {
-    const [name = "", ...rest] = line.split("=");
-    return [name.trim(), parse(rest.join("=").trim())];
-  });
-  return pairs.length ? Object.fromEntries(pairs) : undefined;
-}
-
-/** JSON where it is some, else text. */
-function read(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-}
-
-/** So that `read` gives it back: text without quotes, unless it would be read as something else. */
-function written(value: unknown): string {
-  return typeof value === "string" && read(value) === value ? value : JSON.stringify(value);
-}
-
 // -- around a field ----------------------------------------------------------------------------------------------------
 
 function worded(name: string): string {
@@ -417,7 +370,7 @@ export function Wrong({ pointer, below = false }: { pointer: string; below?: boo
   );
 }
 
-type Marks = ReturnType<typeof useMarks>;
+export type Marks = ReturnType<typeof useMarks>;
 
 /** How the input at a pointer is found, and whether what stands there, or in the whole that it is a part of, is wrong. */
 function useMarks(pointer: string, whole = pointer) {

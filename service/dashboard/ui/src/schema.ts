@@ -112,7 +112,7 @@ export function withoutDefaults(data: Data, node: Node): Data {
 }
 
 export function isData(value: unknown): value is Data {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }
 
 export function same(one: unknown, other: unknown): boolean {
