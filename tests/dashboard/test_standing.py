@@ -98,10 +98,40 @@ def test_of_a_job_that_has_ended_nothing_is_still_to_come(
 
 def test_from_a_job_that_is_not_there_a_link_leads_back(screen: Screen) -> None:
     page = screen.go("/jobs/nosuch")
-    expect(page.get_by_text("There is no job nosuch")).to_be_visible()
+    expect(page.get_by_text("There is no job nosuch, by id or by name")).to_be_visible()
     screen.shown("missing")
     page.get_by_role("link", name="See the jobs").click()
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["digits", "vision/digits 2", 40 * "d"])
+def test_the_name_of_one_job_leads_to_it(screen: Screen, database: Database, name: str) -> None:
+    controller = play(database, screen.address, name=name)
+    play(database, screen.address, name=f"{name} of another")
+    screen.go("/jobs")
+    page = screen.go(f"/jobs/{name}/events")
+    expect(page).to_have_url(re.compile(f"#/jobs/{controller.job}/events$"))
+    expect(page.get_by_role("heading", level=1)).to_contain_text(name)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
+def test_the_name_of_several_jobs_leads_to_a_choice(screen: Screen, database: Database) -> None:
+    jobs = [play(database, screen.address).job for _ in range(2)]
+    page = screen.go("/jobs/digits")
+    expect(page.get_by_role("heading", level=1)).to_have_text("2 jobs are named digits")
+    screen.shown("named")
+    assert not screen.overflows()
+    page.get_by_role("link", name=jobs[0]).click()
+    expect(page).to_have_url(re.compile(jobs[0]))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("digits")
+
+
+@pytest.mark.parametrize("name", ["digits*", "100%", "a/b"])
+def test_a_name_that_no_job_has_is_not_found(screen: Screen, database: Database, name: str) -> None:
+    play(database, screen.address)
+    page = screen.go(f"/jobs/{name}")
+    expect(page.get_by_text(f"There is no job {name}, by id or by name")).to_be_visible()
 
 
 def test_times_say_their_zone_and_the_day_where_it_is_another(screen: Screen, database: Database) -> None:

@@ -37,8 +37,8 @@ export function App(): ReactNode {
 }
 
 function Screen({ place }: { place: Place }): ReactNode {
-  const [screen = "jobs", id, part] = place.path;
-  if (screen === "jobs" && id) return <JobScreen key={id} id={id} part={part ?? "curves"} />;
+  const [screen = "jobs", id, ...rest] = place.path;
+  if (screen === "jobs" && id) return <JobScreen key={id} id={id} part={rest.join("/") || "curves"} />;
   if (screen === "jobs") return <JobsScreen query={place.query} />;
   if (screen === "new") return <CreateScreen key={place.query.get("from")} from={place.query.get("from")} />;
   if (screen === "cluster") return <ClusterScreen />;

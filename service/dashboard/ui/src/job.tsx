@@ -8,6 +8,7 @@ import { CurvesPart } from "./curves";
 import { EventsPart, useEvents, type Heard } from "./events";
 import { FilesPart } from "./files";
 import { LogsPart } from "./logs";
+import { Missing } from "./missing";
 import { Bar, Failure, PhaseBadge, Time, useTitle } from "./parts";
 import { ResizesPart } from "./resizes";
 import type { State } from "./stream";
@@ -24,7 +25,7 @@ export function JobScreen({ id, part }: { id: string; part: string }): ReactNode
   useTitle(job.data?.name ?? id);
   return (
     <>
-      {isMissing(job.error) ? <Missing id={id} /> : <Failure error={job.error} />}
+      {isMissing(job.error) ? <Missing address={`${id}/${part}`} parts={Object.keys(PARTS)} /> : <Failure error={job.error} />}
       {job.data && (
         <>
           <Head job={job.data} />
@@ -38,16 +39,9 @@ export function JobScreen({ id, part }: { id: string; part: string }): ReactNode
   );
 }
 
+/** No job has that id, or it is none: 422. */
 function isMissing(error: Error | null): boolean {
-  return error instanceof Refused && error.status === 404;
-}
-
-function Missing({ id }: { id: string }): ReactNode {
-  return (
-    <p className="empty">
-      There is no job <code>{id}</code>; it may have been deleted. <a href="#/jobs">See the jobs</a>.
-    </p>
-  );
+  return error instanceof Refused && (error.status === 404 || error.status === 422);
 }
 
 /**
