@@ -67,6 +67,53 @@ def test_what_is_typed_counts_again(screen: Screen, job: str) -> None:
     expect(page.get_by_role("row", name="workers 2 3")).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("label", "text", "said"),
+    [
+        ("Workers (1 to 4)", "", "Say how many: 1 to 4."),
+        ("Workers (1 to 4)", "2.5", "Must be a whole number."),
+        ("Workers (1 to 4)", "-", "Must be a whole number."),
+        ("From sample", "1e", "Must be a whole number."),
+    ],
+)
+def test_what_is_no_size_has_no_preview_and_is_not_asked_for(
+    screen: Screen, job: str, label: str, text: str, said: str
+) -> None:
+    page = screen.go(f"/jobs/{job}")
+    opened(page)
+    page.get_by_label("Workers (1 to 4)").fill("3")
+    expect(page.get_by_role("row", name="workers 2 3")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/resize" in request.url else None)
+    field = page.get_by_label(label)
+    field.fill(text)
+    expect(page.locator(".field", has=field).locator(".error")).to_have_text(said)
+    expect(page.get_by_role("row", name="workers 2")).to_have_count(0)
+    expect(page.get_by_role("dialog").get_by_role("button", name="Resize")).to_be_disabled()
+    page.wait_for_timeout(400)  # what was typed has settled
+    field.press("Enter")
+    page.wait_for_timeout(100)
+    assert asked == []
+    screen.shown("resize-no-size")
+    page.get_by_label("Workers (1 to 4)").fill("4")
+    page.get_by_label("From sample").fill("")
+    expect(page.get_by_role("row", name="workers 2 4")).to_be_visible()
+    assert len(asked) == 1
+
+
+def test_of_a_size_beyond_the_limits_nothing_is_asked(screen: Screen, job: str) -> None:
+    page = screen.go(f"/jobs/{job}")
+    opened(page)
+    expect(page.get_by_role("row", name="workers 2 2")).to_be_visible()
+    answers: list[int] = []
+    page.on("response", lambda answer: answers.append(answer.status) if "/resize" in answer.url else None)
+    page.get_by_label("Workers (1 to 4)").fill("7")
+    page.wait_for_timeout(400)  # what was typed has settled
+    page.get_by_label("Workers (1 to 4)").fill("3")
+    expect(page.get_by_role("row", name="workers 2 3")).to_be_visible()
+    assert answers == [200]
+
+
 def test_that_the_cluster_has_no_room_is_said_before(screen: Screen, job: str) -> None:
     told = "The cluster has room for 2 workers of this job; the others start when nodes join."
 

@@ -15,16 +15,17 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
   const [workers, setWorkers] = useState(String(job.target_workers ?? (job.workers || low)));
   const [sample, setSample] = useState("");
   const [free, setFree] = useState(false); // whether a size that was asked for is taken back
-  const request: ResizeRequest = free ? FREE : { workers: Number(workers), at_samples: sample ? Number(sample) : null };
-  const asked = JSON.stringify(request);
-  const outside = !free && workers !== "" && (Number(workers) < low || Number(workers) > high);
-  const preview = usePreview(job.id, asked, free || (workers !== "" && !outside));
+  const amiss = free ? {} : { workers: amissOf(workers, `Say how many: ${low} to ${high}.`), sample: amissOf(sample, "") };
+  const request: ResizeRequest = free ? FREE : { workers: Number(workers), at_samples: sample.trim() ? Number(sample) : null };
+  const outside = !free && !amiss.workers && (request.workers! < low || request.workers! > high);
+  const asked = amiss.workers || amiss.sample || outside ? null : JSON.stringify(request); // null: nothing yet
+  const preview = usePreview(job.id, asked);
   const changing = (set: (text: string) => void) => (text: string): void => {
     setFree(false);
     set(text);
   };
   const resize = useChanged(job, (body: string) => post<JobView>(`/v1/jobs/${job.id}/resize`, JSON.parse(body)), onClose);
-  const error = outside ? null : ((resize.variables === asked ? resize.error : null) ?? preview.error);
+  const error = asked === null ? null : ((resize.variables === asked ? resize.error : null) ?? preview.error);
   const wrong = (pointer: string): string | undefined =>
     error instanceof Refused ? error.errors.find((each) => each.pointer === pointer)?.message : undefined;
   return (
@@ -33,12 +34,12 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
-          if (preview.isOf(asked)) resize.mutate(asked);
+          if (asked !== null && preview.isOf(asked)) resize.mutate(asked);
         }}
       >
         <div className="pair">
-          <Amount label={`Workers (${low} to ${high})`} value={free ? "" : workers} placeholder={free ? "as allowed" : undefined} wrong={outside ? <Outside low={low} high={high} onLimits={onLimits} /> : wrong("/workers")} onChange={changing(setWorkers)} />
-          <Amount label="From sample" placeholder="now" value={free ? "" : sample} wrong={wrong("/at_samples")} onChange={changing(setSample)} />
+          <Amount label={`Workers (${low} to ${high})`} value={free ? "" : workers} placeholder={free ? "as allowed" : undefined} wrong={outside ? <Outside low={low} high={high} onLimits={onLimits} /> : (amiss.workers ?? wrong("/workers"))} onChange={changing(setWorkers)} />
+          <Amount label="From sample" placeholder="now" value={free ? "" : sample} wrong={amiss.sample ?? wrong("/at_samples")} onChange={changing(setSample)} />
         </div>
         {wasAsked(job) && (
           <p className="note">
@@ -47,16 +48,22 @@ export function ResizeDialog({ job, onClose, onLimits }: Asked & { onLimits: () 
           </p>
         )}
         {error && !wrong("/workers") && !wrong("/at_samples") && <Failure error={error} />}
-        {preview.data && !error && !outside && <ChangeTable change={preview.data} />}
+        {preview.data && asked !== null && !error && <ChangeTable change={preview.data} />}
         <p className="choice">
           <button type="button" onClick={onClose}>Close</button>
-          <button className="main" disabled={resize.isPending || !preview.isOf(asked)}>
+          <button className="main" disabled={resize.isPending || asked === null || !preview.isOf(asked)}>
             Resize
           </button>
         </p>
       </form>
     </Dialog>
   );
+}
+
+/** Why that is no number of workers or samples; `missing` says it where nothing is typed, and empty that this is allowed. */
+function amissOf(text: string, missing: string): string | undefined {
+  if (text.trim() === "") return missing || undefined;
+  return /^\s*\d+\s*$/.test(text) && Number.isSafeInteger(Number(text)) ? undefined : "Must be a whole number.";
 }
 
 function wasAsked({ target_workers, pending_resizes }: JobView): boolean {
@@ -80,16 +87,16 @@ function Outside({ low, high, onLimits }: { low: number; high: number; onLimits:
 }
 
 /** What a request would change; `isOf` says whether that is of this one, and not of what was typed a moment ago. */
-function usePreview(id: string, asked: string, ready: boolean) {
+function usePreview(id: string, asked: string | null) {
   const settled = useSettled(asked, 250);
   const { data, error, isSuccess, isFetching } = useQuery({
     queryKey: ["resize-preview", id, settled],
-    queryFn: ({ signal }) => post<Change>(`/v1/jobs/${id}/resize?dry_run=true`, JSON.parse(settled), signal),
-    enabled: ready,
+    queryFn: ({ signal }) => post<Change>(`/v1/jobs/${id}/resize?dry_run=true`, JSON.parse(settled!), signal),
+    enabled: asked !== null && settled !== null,
     placeholderData: keepPreviousData,
     gcTime: 0,
   });
-  return { data, error, isOf: (request: string) => ready && isSuccess && !isFetching && settled === request };
+  return { data, error, isOf: (request: string) => isSuccess && !isFetching && settled === request };
 }
 
 interface AmountProps {
@@ -107,8 +114,8 @@ function Amount({ label, placeholder, value, wrong, onChange }: AmountProps): Re
       <label htmlFor={id}>{label}</label>
       <input
         id={id}
-        type="number"
         inputMode="numeric"
+        autoComplete="off"
         placeholder={placeholder}
         value={value}
         aria-invalid={Boolean(wrong)}
