@@ -29,14 +29,20 @@ def tile(page: Page, name: str) -> Locator:
     return page.locator(".facts > div", has=page.get_by_text(name, exact=True))
 
 
+def noise(*points: tuple[int, float | None]) -> dict[str, Any]:
+    """Points of the noise scale, and of the fraction that workers tell beside it."""
+    told = ((n, {"noise_scale": scale, "noise_fraction": 1.0 if scale is None else 0.5}) for n, scale in points)
+    return metrics(*told)
+
+
 def test_where_noise_is_measured_its_tile_stays(screen: Screen, database: Database) -> None:
     controller = play(database, screen.address, **NOISE)
     controller.report(started())
     page = screen.go(f"/jobs/{controller.job}")
     expect(tile(page, "Noise scale")).to_contain_text("not measured yet")
-    controller.report(metrics((64, {"noise_scale": 120.0})))
+    controller.report(noise((64, 120.0)))
     expect(tile(page, "Noise scale")).to_contain_text("120")
-    controller.report(metrics((3000, {"noise_scale": None})), {"type": "committed", "start": 0, "stop": 3000})
+    controller.report(noise((3000, None)), {"type": "committed", "start": 0, "stop": 3000})
     expect(tile(page, "Noise scale")).to_contain_text("the gradient is noise alone")
     page.get_by_role("link", name="Spec").click()
     page.reload()
@@ -45,10 +51,35 @@ def test_where_noise_is_measured_its_tile_stays(screen: Screen, database: Databa
 
 def test_noise_that_was_infinite_throughout_was_measured(screen: Screen, database: Database) -> None:
     controller = play(database, screen.address, **NOISE)
-    points = [(samples, {"noise_scale": None}) for samples in (64, 128, 192)]
-    controller.report(started(), metrics(*points), {"type": "committed", "start": 0, "stop": 192})
+    points = [(samples, None) for samples in range(64, 192)]
+    controller.report(started(), noise(*points), {"type": "committed", "start": 0, "stop": 192})
+    received: list[dict[str, Any]] = []
+    screen.page.on("response", lambda answer: received.append(answer.json()) if "name=noise" in answer.url else None)
     page = screen.go(f"/jobs/{controller.job}")
     expect(tile(page, "Noise scale")).to_contain_text("the gradient is noise alone")
+    assert [len(points) for answer in received for points in answer["series"].values()] == [2]
+
+
+def test_noise_that_one_worker_cannot_measure_says_since_when(screen: Screen, database: Database) -> None:
+    controller = play(database, screen.address, **NOISE)
+    controller.report(started(), noise((64, 120.0)), {"type": "committed", "start": 0, "stop": 3000})
+    page = screen.go(f"/jobs/{controller.job}")
+    expect(tile(page, "Noise scale")).to_have_text("Noise scale120samples")
+    controller.report(resized(1500, (2, 1)), resized(2500, (1, 1)), noise((3000, 120.0)))
+    said = re.compile(r"120samplesnot measured since sample 1.500: one micro-batch a step$")
+    expect(tile(page, "Noise scale")).to_have_text(said)
+    screen.shown("noise-alone")
+    controller.report(resized(3000, (1, 1), batch=(64, 128)))
+    expect(tile(page, "Noise scale")).to_have_text("Noise scale120samples")
+    controller.report(resized(3000, (1, 1), batch=(128, 64)), finished("succeeded"))
+    expect(tile(page, "Noise scale")).to_contain_text(re.compile("not measured since sample 3.000"))
+
+
+def test_noise_that_was_never_measured_by_one_worker_says_why(screen: Screen, database: Database) -> None:
+    controller = play(database, screen.address, **NOISE)
+    controller.report(started(workers=1, kappa=1.0, batch=64), {"type": "committed", "start": 0, "stop": 3000})
+    page = screen.go(f"/jobs/{controller.job}")
+    expect(tile(page, "Noise scale")).to_contain_text("not measured: one micro-batch a step")
 
 
 def test_where_noise_is_assumed_there_is_no_tile_for_it(screen: Screen, database: Database) -> None:

@@ -252,3 +252,15 @@ export type Event =
   | (Told<"exported"> & { artifacts: Record<string, string> })
   | (Told<"finished"> & { outcome: string; code: string; message: string })
   | (Told<"warning"> & { code: string; message: string });
+
+export interface ToldSize {
+  samples: number;
+  workers: number;
+  batch: number;
+}
+
+/** The size that a job has from this event on, where it tells one. */
+export function sizeOf(event: Event): ToldSize[] {
+  if (event.type === "started") return [event];
+  return event.type === "resized" ? [{ samples: event.samples, workers: event.workers[1], batch: event.batch[1] }] : [];
+}

@@ -1,15 +1,16 @@
 /** One job: how it stands, what can be done with it, and its history in parts. */
-import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Actions } from "./actions";
 import { get, pace, Refused } from "./api";
-import { fallsShort, hasEnded, type Curves, type Event, type JobView } from "./contract";
+import { fallsShort, hasEnded, sizeOf, type JobView } from "./contract";
 import { CurvesPart } from "./curves";
 import { EventsPart, useEvents, type Heard } from "./events";
 import { FilesPart } from "./files";
 import { LogsPart } from "./logs";
 import { Missing } from "./missing";
-import { Bar, Failure, PhaseBadge, Time, useTitle } from "./parts";
+import { Noise } from "./noise";
+import { Bar, Fact, Failure, PhaseBadge, Time, useTitle } from "./parts";
 import { ResizesPart } from "./resizes";
 import type { State } from "./stream";
 import { count, duration, named, number, scores, share } from "./wording";
@@ -17,7 +18,6 @@ import { toYaml } from "./yaml";
 
 const SOONEST_MS = 2000;
 const LATEST_MS = 15_000;
-const MOST_POINTS = 10_000; // of a curve; thinned to fewer it is without what is not finite
 
 export function JobScreen({ id, part }: { id: string; part: string }): ReactNode {
   const { heard, state } = useEvents(id);
@@ -109,7 +109,7 @@ function Facts({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
       <Fact name="Kappa">{number(job.kappa)}<small>batch {job.batch ?? "–"}, base {job.spec.batch.base}</small></Fact>
       <Fact name="Learning rate">{number(values.lr)}</Fact>
       {"ema_momentum" in values && <Fact name="Rho">{number(values.ema_momentum)}<small>EMA momentum</small></Fact>}
-      {job.spec.scaling.second_moment !== "assume_noise" && <Noise job={job} />}
+      {job.spec.scaling.second_moment !== "assume_noise" && <Noise job={job} heard={heard} />}
       {job.evaluation && (
         <Fact name="Evaluation">
           {scores(job.evaluation.target, job.evaluation.ema).map((score) => (
@@ -129,42 +129,11 @@ function Workers({ job, heard }: { job: JobView; heard: Heard }): ReactNode {
   const [low, high] = job.spec.elasticity.workers;
   const limits = low === high ? String(low) : `${low} to ${high}`;
   if (hasEnded(job.status.phase)) {
-    const last = heard.events.flatMap(sizeOf).at(-1);
+    const last = heard.events.flatMap(sizeOf).at(-1)?.workers;
     return <Fact name="Workers">–<small>{last === undefined ? limits : `ended with ${last}`}</small></Fact>;
   }
   const target = job.target_workers === null ? "" : `, asked for ${job.target_workers}`;
   return <Fact name="Workers">{job.workers}<small>{limits}{target}</small></Fact>;
-}
-
-/** How many workers there are from this event on. */
-function sizeOf(event: Event): number[] {
-  if (event.type === "started") return [event.workers];
-  return event.type === "resized" ? [event.workers[1]] : [];
-}
-
-/** What a measurement finds; where the gradient is noise alone it is infinite, which the view tells as if there were none. */
-function Noise({ job }: { job: JobView }): ReactNode {
-  const { samples } = job.progress;
-  const { data } = useQuery({
-    queryKey: ["noise", job.id, Math.ceil(50 * share(job.progress))],
-    queryFn: ({ signal }) => get<Curves>(`/v1/jobs/${job.id}/metrics?name=noise_scale&points=${MOST_POINTS}`, signal),
-    enabled: job.noise_scale === null && samples > 0,
-    placeholderData: keepPreviousData,
-    staleTime: Infinity,
-  });
-  if (job.noise_scale !== null) return <Fact name="Noise scale">{number(job.noise_scale)}<small>samples</small></Fact>;
-  const measured = (data?.series.noise_scale ?? []).length > 0;
-  if (measured) return <Fact name="Noise scale">∞<small>the gradient is noise alone</small></Fact>;
-  return <Fact name="Noise scale">–<small>not measured{!hasEnded(job.status.phase) && " yet"}</small></Fact>;
-}
-
-function Fact({ name, children }: { name: string; children: ReactNode }): ReactNode {
-  return (
-    <div>
-      <dt>{name}</dt>
-      <dd>{children}</dd>
-    </div>
-  );
 }
 
 const PARTS: Record<string, string> = {

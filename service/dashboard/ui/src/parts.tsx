@@ -52,6 +52,16 @@ export function Bar({ part, label }: { part: number; label: string }): ReactNode
   );
 }
 
+/** One of the tiles that say how a job stands, in a list of them. */
+export function Fact({ name, children }: { name: string; children: ReactNode }): ReactNode {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
 export function Move({ from, to }: { from: string; to: string }): ReactNode {
   return from === to ? <>{to}</> : <span className="move">{`${from} → ${to}`}</span>;
 }
