@@ -136,6 +136,28 @@ def test_a_field_that_may_be_empty_does_not_speak_of_null(screen: Screen) -> Non
     assert [text for text in page.locator(".help").all_text_contents() if "null" in text] == []
 
 
+def test_sizes_fit_beside_the_form(screen: Screen) -> None:
+    """Of the optimizer with most values, each with as many digits as there may be."""
+    page = screen.page
+    page.set_viewport_size({"width": 1280, "height": 900})
+    screen.go("/new")
+    values = {
+        "lr": "0.000123456",
+        "eps": "1.23456e-7",
+        "weight decay": "0.0123456",
+        "momentum": "0.98765",
+        "base": "60",
+    }
+    for label, value in values.items():
+        page.get_by_label(label, exact=True).first.fill(value)
+    page.get_by_label("betas, 1 of 2").fill("0.91234")
+    page.get_by_label("betas, 2 of 2").fill("0.98765")
+    table = page.get_by_role("region", name="Sizes")
+    expect(table.get_by_role("row", name=re.compile("^4 256 4.267 "))).to_be_visible()
+    expect(table.get_by_role("cell", name="4.267")).to_have_attribute("title", re.compile(r"^4\.26666"))
+    assert table.evaluate("region => region.scrollWidth - region.clientWidth") == 0
+
+
 def test_sizes_wider_than_the_screen_scroll_beside_their_workers(screen: Screen) -> None:
     page = screen.page
     page.set_viewport_size({"width": WIDTHS["phone"], "height": 900})

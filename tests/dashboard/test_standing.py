@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from service.db import Database
 from service.settings import Settings
-from tests.dashboard.browser import Screen, needs_chromium
+from tests.dashboard.browser import WIDTHS, Screen, needs_chromium
 from tests.service.world import Controller, finished, metrics, resized, spec, started
 
 pytestmark = needs_chromium
@@ -183,7 +183,8 @@ def asked_to_cancel(screen: Screen, job: str) -> Locator:
 def save(controller: Controller, storage: str, samples: int) -> None:
     """A checkpoint, as a worker writes and announces it."""
     name = f"{samples:015d}"
-    for file in ("manifest.json", "model.safetensors"):
+    tensors = (f"{group}-0123456789abcdef.safetensors" for group in ("ema", "model", "optimizer"))
+    for file in ("manifest.json", *tensors):
         path = Path(storage, controller.job, "checkpoints", name, file)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file)
@@ -202,6 +203,21 @@ def test_to_cancel_a_job_says_which_checkpoints_stay(screen: Screen, database: D
         screen.go(f"/jobs/{controller.job}/{part}")
         expect(screen.page.get_by_text("000000000002000").first).to_be_visible()
         screen.shown(f"{part}-saved")
+
+
+def test_checkpoints_fit_the_screen(screen: Screen, database: Database, tmp_path: Path) -> None:
+    controller = play(database, screen.address)
+    controller.report(started(), {"type": "committed", "start": 0, "stop": 3000})
+    save(controller, Settings(data_folder=tmp_path).storage_url, 2000)
+    page = screen.go(f"/jobs/{controller.job}/files")
+    table = page.get_by_role("region", name="Checkpoints")
+    for width in (1280, WIDTHS["phone"]):
+        page.set_viewport_size({"width": width, "height": 900})
+        expect(table.get_by_role("link", name="optimizer.safetensors")).to_be_in_viewport(ratio=1)
+        assert table.evaluate("region => region.scrollWidth - region.clientWidth") == 0
+    link = table.get_by_role("link", name="ema.safetensors")
+    expect(link).to_have_attribute("title", "ema-0123456789abcdef.safetensors")
+    expect(link).to_have_attribute("href", re.compile("/ema-0123456789abcdef.safetensors$"))
 
 
 def test_to_cancel_a_job_that_trains_says_what_is_lost(screen: Screen, database: Database) -> None:

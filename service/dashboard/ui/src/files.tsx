@@ -86,7 +86,7 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
             <td className="links">
               {row.files.map((file) => (
                 <a key={file} href={`/v1/jobs/${id}/checkpoints/${row.name}/${file}`} title={file} download>
-                  {file}
+                  {shortly(file)}
                 </a>
               ))}
             </td>
@@ -95,4 +95,9 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
       </tbody>
     </Table>
   );
+}
+
+/** What is in a file, without the hash that keeps its name apart from others. */
+function shortly(file: string): string {
+  return file.replace(/-[0-9a-f]{16}(?=\.safetensors$)/, "");
 }

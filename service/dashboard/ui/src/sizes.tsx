@@ -44,11 +44,24 @@ function Row({ size, names }: { size: Size; names: string[] }): ReactNode {
     <tr className={size.error ? "refused" : undefined}>
       <th scope="row" className="figure">{size.workers}</th>
       <td className="figure">{size.batch}</td>
-      <td className="figure">{number(size.kappa)}</td>
+      <Rounded value={size.kappa} />
       {names.map((name) => (
-        <td key={name} className="figure">{number(size.values[name])}</td>
+        <Rounded key={name} value={size.values[name]} />
       ))}
     </tr>
+  );
+}
+
+/** To four digits, all of them for whoever points there; of several numbers each stays on one line. */
+function Rounded({ value }: { value: unknown }): ReactNode {
+  const shown = number(value);
+  const whole = Array.isArray(value) ? value.join(", ") : String(value ?? shown);
+  return (
+    <td className="figure" title={whole === shown ? undefined : whole}>
+      {shown.split(/(?<=,) /).map((each, place) => (
+        <span key={place}>{place > 0 && " "}<span className="unbroken">{each}</span></span>
+      ))}
+    </td>
   );
 }
 
