@@ -2,7 +2,7 @@
 import { useState, type ReactNode } from "react";
 import { Refused } from "./api";
 import type { FieldError } from "./contract";
-import type { Marks } from "./field";
+import type { Marks } from "./errors";
 import { isData, type Data } from "./schema";
 
 const LOOK = "Write name=value, a line each.";

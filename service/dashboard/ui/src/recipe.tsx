@@ -3,7 +3,8 @@ import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { get } from "./api";
 import type { Recipe } from "./contract";
-import { Fields, idOf } from "./field";
+import { idOf } from "./errors";
+import { Fields } from "./field";
 import { useSettled } from "./parts";
 import { inner, isData, type Data, type Node } from "./schema";
 
