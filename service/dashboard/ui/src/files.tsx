@@ -97,7 +97,7 @@ function Checkpoints({ id, rows }: { id: string; rows: Checkpoint[] }): ReactNod
   );
 }
 
-/** What is in a file, without the hash that keeps its name apart from others. */
+/** Which tensors are in a file, without the hash that keeps its name apart from others. */
 function shortly(file: string): string {
-  return file.replace(/-[0-9a-f]{16}(?=\.safetensors$)/, "");
+  return file.replace(/-[0-9a-f]{16}\.safetensors$/, "");
 }
