@@ -73,6 +73,16 @@ class ResizeRequested(_Event):
     at_samples: int | None = Field(None, description="Not before so many samples were seen; null: at once.")
 
 
+class Updated(_Event):
+    """Somebody changed what may change while a job lives."""
+
+    type: Literal["updated"] = "updated"
+    changes: dict[str, tuple[Any, Any]] = Field(
+        description="What changed, before and after, by its place in the spec: `priority`, `labels`, "
+        "`elasticity.workers` or `elasticity.kappa`."
+    )
+
+
 class Joining(_Event):
     """Workers start and warm up while the others train."""
 
@@ -209,7 +219,7 @@ class Warned(_Event):
     message: Message
 
 
-ServiceEvent = Submitted | PhaseChanged | ResizeRequested
+ServiceEvent = Submitted | PhaseChanged | ResizeRequested | Updated
 WorkerEvent = (
     Joining
     | Started
@@ -234,6 +244,7 @@ EventType = Literal[
     "submitted",
     "phase",
     "resize_requested",
+    "updated",
     "joining",
     "started",
     "resizing",

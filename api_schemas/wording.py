@@ -40,6 +40,8 @@ def describe(event: Event) -> str | None:
             return None if told else f"{event.phase}: {event.message}"
         case events.ResizeRequested():
             return _asked(event)
+        case events.Updated():
+            return "; ".join(f"{name} {_setting(old)} -> {_setting(new)}" for name, (old, new) in event.changes.items())
         case events.Joining():
             return f"{workers(event.workers)} warming up while the others train"
         case events.Started():
@@ -169,6 +171,13 @@ def _asked(event: events.ResizeRequested) -> str:
         return "what was asked for was taken back"
     when = "" if event.at_samples is None else f" from sample {event.at_samples} on"
     return f"asked for {workers(event.workers)}{when}"
+
+
+def _setting(value: Any) -> str:
+    """What a PATCH may change: limits, labels, or a number."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={text}" for name, text in value.items()) or "none"
+    return " to ".join(map(number, value)) if isinstance(value, list | tuple) else number(value)
 
 
 def _rolled_back(event: events.Rollback) -> str:

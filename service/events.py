@@ -23,6 +23,7 @@ from api_schemas.events import (
     Rollback,
     ServiceEvent,
     Submitted,
+    Updated,
     WorkerEvent,
 )
 from api_schemas.exchange import Report
@@ -92,6 +93,11 @@ def submitted(session: Session, job: Job, now: datetime) -> None:
 def resize_requested(session: Session, job: Job, workers: int | None, at_samples: int | None, now: datetime) -> None:
     """Record that somebody asked for another size, or took that back (None)."""
     _append(session, [ResizeRequested(**_own(job, now), workers=workers, at_samples=at_samples)])
+
+
+def updated(session: Session, job: Job, changes: Mapping[str, tuple[Any, Any]], now: datetime) -> None:
+    """Record what somebody changed, before and after."""
+    _append(session, [Updated(**_own(job, now), changes=dict(changes))])
 
 
 def since(session: Session, job_id: str, after: int, limit: int) -> Sequence[Row[Any]]:

@@ -192,6 +192,7 @@ def patch(database: Database, job_id: str, change: JobPatch, if_match: str | Non
 
     Raises NotFound, PreconditionFailed, Conflict, InvalidRequest, ScalingError.
     """
+    now = database.now()
     with database.writing() as session:
         job = locked(session, job_id)
         if if_match is not None and not etags.matches(if_match, etags.of_job(job.revision)):
@@ -202,7 +203,9 @@ def patch(database: Database, job_id: str, change: JobPatch, if_match: str | Non
         elasticity = job.spec["elasticity"] | asked.get("elasticity", {})
         spec = check(JobSpec, job.spec | asked | {"elasticity": elasticity})
         job_preview(spec)
-        _respecify(job, spec)
+        if changes := _changes(JobSpec.model_validate(job.spec), spec):
+            _respecify(job, spec)
+            events.updated(session, job, changes, now)
         return changed(session, job)
 
 
@@ -342,6 +345,17 @@ def _label(text: str) -> tuple[str, str]:
     except ValidationError as error:
         message = f"{name!r} cannot be the key of a label: {phrase(error.errors()[0])}."
         raise invalid([FieldError(pointer="?label", message=message)]) from error
+
+
+def _changes(before: JobSpec, after: JobSpec) -> dict[str, tuple[Any, Any]]:
+    """What a PATCH changed, before and after, by its place in the spec."""
+    pairs = {
+        "elasticity.workers": (before.elasticity.workers, after.elasticity.workers),
+        "elasticity.kappa": (before.elasticity.kappa, after.elasticity.kappa),
+        "priority": (before.priority, after.priority),
+        "labels": (before.labels, after.labels),
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _respecify(job: Job, spec: JobSpec) -> None:

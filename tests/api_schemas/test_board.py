@@ -129,6 +129,20 @@ def test_a_size_that_is_taken_back_is_no_size() -> None:
     assert [describe(event) for event in told] == ["asked for 3 workers", "what was asked for was taken back"]
 
 
+def test_what_was_changed_is_told_field_by_field() -> None:
+    head = story()[0].model_dump(include={"job", "incarnation", "generation", "sequence", "at"})
+    changes = {
+        "elasticity.workers": ((1, 4), (1, 8)),
+        "elasticity.kappa": ((1e-3, 1e4), (1.0, 1.5)),
+        "priority": (0, 7),
+        "labels": ({}, {"team": "vision", "stage": "two"}),
+    }
+    assert describe(events.Updated(**head, changes=changes)) == (
+        "elasticity.workers 1 to 4 -> 1 to 8; elasticity.kappa 0.001 to 1e+04 -> 1 to 1.5; priority 0 -> 7; "
+        "labels none -> team=vision, stage=two"
+    )
+
+
 def test_a_loss_is_told_once() -> None:
     head = story()[0].model_dump(include={"job", "incarnation", "generation", "sequence", "at"})
     reason = "Worker w2 was lost: It was killed."

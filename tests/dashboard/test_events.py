@@ -74,6 +74,15 @@ def test_what_happens_is_added_to_it(screen: Screen, controller: Controller) -> 
     expect(page.locator(".events li").first).to_contain_text("succeeded: ")
 
 
+def test_a_change_of_the_job_is_told(screen: Screen, controller: Controller) -> None:
+    page = screen.go(f"/jobs/{controller.job}/events")
+    expect(page.locator(".events li")).to_have_count(SHOWN)
+    change = {"priority": 7, "elasticity": {"workers": [1, 8]}, "labels": {"team": "vision"}}
+    httpx.patch(f"{screen.address}/v1/jobs/{controller.job}", json=change).raise_for_status()
+    told = "elasticity.workers 1 to 4 → 1 to 8; priority 0 → 7; labels none → team=vision"
+    expect(page.locator(".events li").first).to_contain_text(told)
+
+
 def test_its_curves_are_marked_where_an_older_event_changed_the_size(
     screen: Screen, asked: list[str], controller: Controller
 ) -> None:

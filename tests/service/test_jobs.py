@@ -167,6 +167,33 @@ def test_what_may_change_live_changes(world: World) -> None:
     assert response.json()["revision"] == 2
 
 
+def test_a_patch_tells_what_it_changed(world: World) -> None:
+    job = world.submit(labels={"team": "vision"})
+    change = {"elasticity": {"workers": [1, 4], "kappa": [1, 6]}, "priority": 7, "labels": {}}
+    world.http.patch(f"/v1/jobs/{job}", json=change)
+    (event,) = world.get(f"/v1/jobs/{job}/events", type="updated")["items"]
+    assert event["changes"] == {
+        "elasticity.kappa": [[0.001, 10_000.0], [1.0, 6.0]],
+        "priority": [0, 7],
+        "labels": [{"team": "vision"}, {}],
+    }
+    assert (event["incarnation"], event["sequence"]) == (0, 2)
+
+
+@pytest.mark.parametrize("change", [{}, {"priority": 0}, {"elasticity": {"workers": [1, 4]}, "labels": {}}])
+def test_a_patch_that_changes_nothing_tells_nothing(world: World, change: dict[str, Any]) -> None:
+    job = world.submit()
+    before = world.job(job)
+    assert world.http.patch(f"/v1/jobs/{job}", json=change).json() == before
+    assert world.get(f"/v1/jobs/{job}/events", type="updated")["items"] == []
+
+
+def test_a_patch_that_is_refused_tells_nothing(world: World) -> None:
+    job = world.submit()
+    pointers(world.http.patch(f"/v1/jobs/{job}", json={"priority": 7, "elasticity": {"kappa": [2, 1]}}))
+    assert world.get(f"/v1/jobs/{job}/events", type="updated")["items"] == []
+
+
 def test_a_patch_of_a_job_as_it_was_seen(world: World) -> None:
     address = f"/v1/jobs/{world.submit()}"
     seen = world.http.get(address).headers["etag"]

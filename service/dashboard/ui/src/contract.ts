@@ -240,6 +240,7 @@ export type Event =
   | (Told<"submitted"> & { name: string })
   | (Told<"phase"> & { phase: Phase; code: string; message: string })
   | (Told<"resize_requested"> & ResizeRequest)
+  | (Told<"updated"> & { changes: Record<string, [unknown, unknown]> })
   | (Told<"joining"> & { workers: number })
   | (Told<"started"> & { workers: number; kappa: number; batch: number; samples: number })
   | (Told<"resizing"> & { workers: Pair; cause: string; reason: string })

@@ -37,6 +37,8 @@ export function describe(event: Event): string | null {
     case "resize_requested":
       if (event.workers === null) return "what was asked for was taken back";
       return `asked for ${workers(event.workers)}${event.at_samples === null ? "" : ` from sample ${count(event.at_samples)} on`}`;
+    case "updated":
+      return Object.entries(event.changes).map(([name, [before, after]]) => `${name} ${setting(before)} → ${setting(after)}`).join("; ");
     case "joining":
       return `${workers(event.workers)} warming up while the others train`;
     case "started":
@@ -62,6 +64,13 @@ export function describe(event: Event): string | null {
     default:
       return null;
   }
+}
+
+/** What a PATCH may change: limits, labels, or a number. */
+function setting(value: unknown): string {
+  if (Array.isArray(value)) return value.map(number).join(" to ");
+  if (typeof value !== "object" || value === null) return number(value);
+  return Object.entries(value).map(([name, text]) => `${name}=${text}`).join(", ") || "none";
 }
 
 /** Phases that the events which lead there tell already. */
