@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from api_schemas import ids
 from api_schemas.complaints import misfit
 from api_schemas.connection import WAITS, Connection, parse
 from api_schemas.errors import InternalError, InvalidRequest, NotFound
@@ -38,6 +41,8 @@ from api_schemas.views import (
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+MOST_ROWS = 200
+"""Jobs that the service puts on a page at most."""
 
 
 class Client:
@@ -126,17 +131,30 @@ class Client:
         return view
 
     def resolve(self, job: str) -> str:
-        """The id of the one job whose id starts so, or whose name this is. NotFound, or InvalidRequest: several."""
-        try:
-            return self.job(job).id
-        except NotFound:
-            found = [row for row in self.iter_jobs() if row.id.startswith(job) or row.name == job]
+        """The id of the one job whose id starts so, or whose name this is. NotFound, or InvalidRequest: several.
+
+        A whole id is what it is, also where another job is named so.
+        """
+        if ids.is_id(job):
+            with suppress(NotFound):
+                return self.job(job).id
+        found = {row.id: row.name for row in chain(self._named(job), self._beginning(job))}
         if not found:
             raise NotFound(f"No job is named {job!r}, or has an id that starts so.")
         if len(found) > 1:
-            named = ", ".join(f"{row.id} ({row.name})" for row in found[:5])
+            named = ", ".join(f"{each} ({found[each]})" for each in sorted(found, reverse=True)[:5])
             raise InvalidRequest(f"{len(found)} jobs are named {job!r}, or have an id that starts so: {named}.")
-        return found[0].id
+        return next(iter(found))
+
+    def _named(self, name: str) -> Iterator[JobRow]:
+        return (row for row in self.iter_jobs(name=name, limit=MOST_ROWS) if row.name == name)
+
+    def _beginning(self, text: str) -> Iterable[JobRow]:
+        """Jobs whose ids start so: they follow each other in the list."""
+        if not ids.begins_id(text):
+            return ()
+        older = self.iter_jobs(after=ids.beyond(text), limit=MOST_ROWS)
+        return takewhile(lambda row: row.id.startswith(text), older)
 
     def patch(self, job: str, change: JobPatch | Mapping[str, Any]) -> JobView:
         """Change what may change while a job lives: elasticity, priority, labels."""

@@ -74,7 +74,7 @@ def _response(answer: BaseModel | httpx.Response | Exception, status: int) -> ht
     return answer
 
 
-def job_view(job: str = "abc123", phase: Phase = Phase.RUNNING, **changes: Any) -> JobView:
+def job_view(job: str = "1k114apr40046ss7", phase: Phase = Phase.RUNNING, **changes: Any) -> JobView:
     """A job in the middle of its training."""
     view = JobView(
         id=job,
@@ -130,7 +130,7 @@ def resize_row(**changes: Any) -> Resize:
     return Resize(**base | CHANGE | COST | changes)
 
 
-def story(job: str = "abc123") -> list[events.ServiceEvent | events.WorkerEvent]:
+def story(job: str = "1k114apr40046ss7") -> list[events.ServiceEvent | events.WorkerEvent]:
     """A short life: it starts on 4 workers, shrinks to 2 and succeeds."""
     heads = ({"job": job, "incarnation": 1, "generation": 1, "sequence": n, "at": NOW} for n in range(1, 100))
     values = CHANGE["before"]

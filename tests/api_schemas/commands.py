@@ -11,7 +11,7 @@ from api_schemas.cli import app
 from api_schemas.views import Page, Phase
 from tests.api_schemas.answers import Answers, history, job_view, losses, resize_row, sse, story
 
-JOB = "/v1/jobs/abc123"
+JOB = "/v1/jobs/1k114apr40046ss7"
 
 
 def emascale(service: Answers, *arguments: str, **options: Any) -> Result:

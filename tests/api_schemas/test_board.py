@@ -12,7 +12,7 @@ from api_schemas.views import JobView, Phase, Progress
 from api_schemas.wording import describe, number
 from tests.api_schemas.answers import Answers, history, job_view, losses, story
 
-JOB, EVENTS, METRICS = (f"/v1/jobs/abc123{part}" for part in ("", "/events", "/metrics"))
+JOB, EVENTS, METRICS = (f"/v1/jobs/1k114apr40046ss7{part}" for part in ("", "/events", "/metrics"))
 
 
 def at(samples: int, phase: Phase = Phase.RUNNING) -> JobView:
@@ -84,18 +84,18 @@ def test_nothing_is_asked_for_twice(service: Answers) -> None:
 
 def test_a_terminal_shows_every_job_and_what_happened_last() -> None:
     service = Answers()
-    for job in ("abc123", "def456"):
-        service.add("GET", f"/v1/jobs/{job}", job_view(job, name=f"name of {job}"))
+    for job in ("1k114apr40046ss7", "def456"):
+        service.add("GET", f"/v1/jobs/{job}", job_view(job, name=f"name of {job[:6]}"))
         service.add("GET", f"/v1/jobs/{job}/events", history(*story(job)[:6]))
         service.add("GET", f"/v1/jobs/{job}/metrics", losses((2000, 1.25)))
     console = Console(file=StringIO(), force_terminal=True, width=160, markup=False, highlight=False)
     with Board(service.client(), console) as board:
-        board.add(job_view("abc123"))
+        board.add(job_view("1k114apr40046ss7"))
         board.add(job_view("def456"))
         board.refresh()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
 
-    for part in ("name of abc123", "name of def456", "25%", "1.25", "0.9801", "4 -> 2 workers"):
+    for part in ("name of 1k114a", "name of def456", "25%", "1.25", "0.9801", "4 -> 2 workers"):
         assert part in shown
     assert shown.count("\x1b[?25h") == 1, "the cursor comes back"
 

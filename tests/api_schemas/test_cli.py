@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api_schemas.cli import app
-from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest, NotFound
+from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest
 from api_schemas.previews import JobPreview, ScalingPreview, SizePreview
 from api_schemas.views import Artifact, Checkpoint, ClusterView, JobRow, Ledger, Page, Phase, RecipeInfo
 from tests.api_schemas.answers import (
@@ -26,7 +26,7 @@ def test_submit_sends_the_file(service: Answers, spec: str) -> None:
     result = emascale(service, "submit", spec)
 
     assert result.exit_code == 0
-    assert "abc123" in result.stdout
+    assert "1k114apr40046ss7" in result.stdout
     assert service.body() == SPEC
 
 
@@ -69,14 +69,14 @@ def test_a_dry_run_shows_the_sizes(service: Answers, spec: str) -> None:
 
 
 def test_list_filters_and_shows(service: Answers) -> None:
-    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123"), job_row("def456", name="other")]))
+    service.add("GET", "/v1/jobs", Page(items=[job_row("1k114apr40046ss7"), job_row("def456", name="other")]))
 
     result = emascale(service, "list", "--status", "running", "--status", "queued", "--label", "team=vision")
 
     assert service.last.url.params.get_list("status") == ["running", "queued"]
     assert service.last.url.params["label"] == "team=vision"
     assert [line.split()[0] for line in result.stdout.splitlines() if "digits" in line or "other" in line] == [
-        "abc123",
+        "1k114apr40046ss7",
         "def456",
     ]
     assert "25%" in result.stdout
@@ -88,19 +88,18 @@ def test_a_list_says_what_to_do_when_it_is_empty_or_goes_on(service: Answers) ->
     assert emascale(service, "list", "--name", "x").stdout == "No job is like that.\n"
 
     longer = Answers()
-    longer.add("GET", "/v1/jobs", Page(items=[job_row("abc123")], next="cursor"))
+    longer.add("GET", "/v1/jobs", Page(items=[job_row("1k114apr40046ss7")], next="cursor"))
     assert emascale(longer, "list").stdout.splitlines()[-1] == "There are more; --after cursor shows older ones."
     emascale(longer, "list", "--after", "cursor")
     assert dict(longer.last.url.params) == {"limit": "20", "after": "cursor"}
 
 
 def test_get_by_prefix(service: Answers) -> None:
-    service.add("GET", "/v1/jobs/abc", NotFound())
-    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123")]))
+    service.add("GET", "/v1/jobs", Page(items=[job_row("1k114apr40046ss7")]))
 
-    shown = emascale(service, "get", "abc").stdout
+    shown = emascale(service, "get", "1k11").stdout
 
-    assert "digits (abc123)" in shown
+    assert "digits (1k114apr40046ss7)" in shown
     assert "0.9801" in shown
 
 
@@ -109,7 +108,7 @@ def test_a_failure_shows_its_traceback_and_log() -> None:
     service = Answers()
     service.add("GET", JOB, job_view(status=status))
 
-    shown = emascale(service, "get", "abc123").stdout
+    shown = emascale(service, "get", "1k114apr40046ss7").stdout
 
     assert "ValueError: [red]" in shown
     assert "last [line]" in shown
@@ -118,7 +117,7 @@ def test_a_failure_shows_its_traceback_and_log() -> None:
 def test_resize_asks_for_workers(service: Answers) -> None:
     service.add("POST", f"{JOB}/resize", job_view(target_workers=3))
 
-    result = emascale(service, "resize", "abc123", "3", "--at-samples", "5000")
+    result = emascale(service, "resize", "1k114apr40046ss7", "3", "--at-samples", "5000")
 
     assert result.exit_code == 0
     assert result.stdout.startswith("digits was asked for 3 workers from sample 5000 on;")
@@ -128,7 +127,7 @@ def test_resize_asks_for_workers(service: Answers) -> None:
 def test_a_size_that_was_asked_for_is_taken_back(service: Answers) -> None:
     service.add("POST", f"{JOB}/resize", job_view())
 
-    result = emascale(service, "resize", "abc123", "auto")
+    result = emascale(service, "resize", "1k114apr40046ss7", "auto")
 
     assert result.exit_code == 0
     assert result.stdout.startswith("digits may have all workers that there is room for again;")
@@ -137,7 +136,7 @@ def test_a_size_that_was_asked_for_is_taken_back(service: Answers) -> None:
 
 @pytest.mark.parametrize("size", ["0", "-1", "2.5", "many", "٣", ""])
 def test_a_size_is_a_number_or_auto(service: Answers, size: str) -> None:
-    result = emascale(service, "resize", "abc123", "--", size)
+    result = emascale(service, "resize", "1k114apr40046ss7", "--", size)
 
     assert result.exit_code == 2
     assert result.stderr == f"WORKERS must be a number from 1 on, or auto; it is {size!r}.\n"
@@ -146,7 +145,9 @@ def test_a_size_is_a_number_or_auto(service: Answers, size: str) -> None:
 def test_a_resize_s_dry_run_shows_before_and_after(service: Answers) -> None:
     service.add("POST", f"{JOB}/resize", resize_preview())
 
-    rows = [line.split() for line in emascale(service, "resize", "abc123", "2", "--dry-run").stdout.splitlines()]
+    rows = [
+        line.split() for line in emascale(service, "resize", "1k114apr40046ss7", "2", "--dry-run").stdout.splitlines()
+    ]
 
     assert ["lr", "0.4", "0.2"] in rows
     assert ["kappa", "4", "2"] in rows
@@ -160,13 +161,13 @@ def test_a_resize_s_dry_run_shows_before_and_after(service: Answers) -> None:
 def test_what_is_asked_of_a_job_shows_where_it_is_then(service: Answers, command: str, phase: Phase) -> None:
     service.add("POST", f"{JOB}/{command}", job_view(phase=phase))
 
-    assert f"digits is {phase}" in emascale(service, command, "abc123").stdout
+    assert f"digits is {phase}" in emascale(service, command, "1k114apr40046ss7").stdout
 
 
 def prepared() -> Answers:
     service = ended(Phase.SUCCEEDED)
     service.add("POST", "/v1/jobs", job_view())
-    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123")]))
+    service.add("GET", "/v1/jobs", Page(items=[job_row("1k114apr40046ss7")]))
     service.add("POST", f"{JOB}/resize", job_view())
     for verb in ("pause", "resume", "cancel"):
         service.add("POST", f"{JOB}/{verb}", job_view())
@@ -185,21 +186,21 @@ def prepared() -> Answers:
 ARGUMENTS = {
     "submit": ["FILE"],
     "list": [],
-    "get": ["abc123"],
-    "watch": ["abc123"],
-    "resize": ["abc123", "2"],
-    "resizes": ["abc123"],
-    "pause": ["abc123"],
-    "resume": ["abc123"],
-    "cancel": ["abc123"],
-    "update": ["abc123", "--priority", "1"],
-    "delete": ["abc123", "--yes"],
-    "logs": ["abc123"],
-    "events": ["abc123"],
-    "metrics": ["abc123"],
-    "ledger": ["abc123"],
-    "artifacts": ["abc123"],
-    "checkpoints": ["abc123"],
+    "get": ["1k114apr40046ss7"],
+    "watch": ["1k114apr40046ss7"],
+    "resize": ["1k114apr40046ss7", "2"],
+    "resizes": ["1k114apr40046ss7"],
+    "pause": ["1k114apr40046ss7"],
+    "resume": ["1k114apr40046ss7"],
+    "cancel": ["1k114apr40046ss7"],
+    "update": ["1k114apr40046ss7", "--priority", "1"],
+    "delete": ["1k114apr40046ss7", "--yes"],
+    "logs": ["1k114apr40046ss7"],
+    "events": ["1k114apr40046ss7"],
+    "metrics": ["1k114apr40046ss7"],
+    "ledger": ["1k114apr40046ss7"],
+    "artifacts": ["1k114apr40046ss7"],
+    "checkpoints": ["1k114apr40046ss7"],
     "preview": ["--optimizer", "sgd"],
     "recipes": [],
     "cluster": [],
@@ -255,7 +256,7 @@ def test_each_wrong_field_has_its_line(service: Answers, spec: str) -> None:
 def test_a_failure_is_a_line_and_exit_code_1(service: Answers, failure: Any, lines: list[str]) -> None:
     service.add("POST", f"{JOB}/cancel", failure)
 
-    result = emascale(service, "cancel", "abc123")
+    result = emascale(service, "cancel", "1k114apr40046ss7")
 
     assert (result.exit_code, result.stderr.splitlines()) == (1, lines)
 
@@ -293,7 +294,9 @@ def test_a_wrong_spec_is_a_line_and_exit_code_2(
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", ["submit /no/such/file", "get", "resize abc123 0", "preview", "nonsense"])
+@pytest.mark.parametrize(
+    "arguments", ["submit /no/such/file", "get", "resize 1k114apr40046ss7 0", "preview", "nonsense"]
+)
 def test_wrong_usage_is_exit_code_2(service: Answers, arguments: str) -> None:
     result = emascale(service, *arguments.split())
 

@@ -32,7 +32,7 @@ def test_an_update_sends_what_shall_change(options: list[str], change: dict[str,
     service.add("GET", JOB, job_view(spec=labelled))
     service.add("PATCH", JOB, job_view(spec=labelled))
 
-    result = emascale(service, "update", "abc123", *options)
+    result = emascale(service, "update", "1k114apr40046ss7", *options)
 
     assert result.exit_code == 0, result.output
     assert service.last.method == "PATCH"
@@ -55,7 +55,7 @@ def test_an_update_sends_what_shall_change(options: list[str], change: dict[str,
 def test_an_update_that_says_nothing_is_refused_before_it_is_sent(
     service: Answers, options: list[str], complaint: str
 ) -> None:
-    result = emascale(service, "update", "abc123", *options)
+    result = emascale(service, "update", "1k114apr40046ss7", *options)
 
     assert result.exit_code == 2
     assert result.stderr.startswith(complaint)
@@ -73,16 +73,16 @@ def over() -> Answers:
 
 @pytest.mark.parametrize(("answer", "code", "removed"), [("y\n", 0, True), ("n\n", 1, False), ("", 1, False)])
 def test_a_job_is_removed_once_that_is_confirmed(over: Answers, answer: str, code: int, removed: bool) -> None:
-    result = emascale(over, "delete", "abc123", input=answer)
+    result = emascale(over, "delete", "1k114apr40046ss7", input=answer)
 
     assert result.exit_code == code
-    assert "Remove digits (abc123), with its history, logs, checkpoints and artifacts?" in result.stderr
+    assert "Remove digits (1k114apr40046ss7), with its history, logs, checkpoints and artifacts?" in result.stderr
     assert (over.last.method == "DELETE") is removed
-    assert ("digits (abc123) is removed." in result.stdout) is removed
+    assert ("digits (1k114apr40046ss7) is removed." in result.stdout) is removed
 
 
 def test_with_yes_nobody_is_asked(over: Answers) -> None:
-    result = emascale(over, "delete", "abc123", "--yes")
+    result = emascale(over, "delete", "1k114apr40046ss7", "--yes")
 
     assert (result.exit_code, result.stderr, over.last.method) == (0, "", "DELETE")
 
@@ -90,6 +90,6 @@ def test_with_yes_nobody_is_asked(over: Answers) -> None:
 def test_of_a_job_that_lives_the_service_says_what_to_do_first(service: Answers) -> None:
     service.add("DELETE", JOB, Conflict("Cancel it before you delete it: it is running."))
 
-    result = emascale(service, "delete", "abc123")
+    result = emascale(service, "delete", "1k114apr40046ss7")
 
     assert (result.exit_code, result.stderr) == (1, "Cancel it before you delete it: it is running.\n")

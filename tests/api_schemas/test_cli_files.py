@@ -53,18 +53,18 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_artifacts_are_listed_with_the_way_to_them(service: Answers) -> None:
-    shown = emascale(service, "artifacts", "abc123").stdout
+    shown = emascale(service, "artifacts", "1k114apr40046ss7").stdout
 
     assert ["ema.safetensors", "7", "B"] in [line.split() for line in shown.splitlines()]
-    assert shown.splitlines()[-1] == "`emascale artifacts abc123 NAME` downloads one, --all all of them."
+    assert shown.splitlines()[-1] == "`emascale artifacts 1k114apr40046ss7 NAME` downloads one, --all all of them."
     assert "/srv" not in shown
 
 
 def test_checkpoints_are_listed_with_the_way_to_them(service: Answers) -> None:
-    lines = emascale(service, "checkpoints", "abc123").stdout.splitlines()
+    lines = emascale(service, "checkpoints", "1k114apr40046ss7").stdout.splitlines()
 
     assert lines[2].split() == ["s-500", "500", "2026-01-02", "03:04:05", "1.2", "MB"]
-    assert lines[-1] == "`emascale checkpoints abc123 NAME` downloads one."
+    assert lines[-1] == "`emascale checkpoints 1k114apr40046ss7 NAME` downloads one."
 
 
 @pytest.mark.parametrize("command", ["artifacts", "checkpoints"])
@@ -74,11 +74,11 @@ def test_that_there_are_none_is_said(command: str, phase: Phase, begins: str) ->
     service.add("GET", JOB, job_view(phase=phase))
     service.add("GET", f"{JOB}/{command}", Page[Artifact](items=[]))
 
-    assert emascale(service, command, "abc123").stdout.startswith(begins)
+    assert emascale(service, command, "1k114apr40046ss7").stdout.startswith(begins)
 
 
 def test_an_artifact_comes_here(service: Answers, here: Path) -> None:
-    result = emascale(service, "artifacts", "abc123", "ema.safetensors")
+    result = emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors")
 
     assert result.stdout == "ema.safetensors  7 B\n"
     assert files(here) == {"ema.safetensors": b"average"}
@@ -88,20 +88,20 @@ def test_an_artifact_comes_here(service: Answers, here: Path) -> None:
     ("to", "written"), [("weights.st", "weights.st"), (".", "ema.safetensors"), ("new/weights", "new/weights")]
 )
 def test_it_may_go_elsewhere(service: Answers, here: Path, to: str, written: str) -> None:
-    emascale(service, "artifacts", "abc123", "ema.safetensors", "--to", to)
+    emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors", "--to", to)
 
     assert files(here) == {written: b"average"}
 
 
 def test_all_of_them_go_into_a_folder(service: Answers, here: Path) -> None:
-    emascale(service, "artifacts", "abc123", "--all", "--to", "out")
+    emascale(service, "artifacts", "1k114apr40046ss7", "--all", "--to", "out")
 
     assert files(here / "out") == EXPORTED
 
 
 def test_a_checkpoint_is_a_folder(service: Answers, here: Path) -> None:
-    emascale(service, "checkpoints", "abc123", "s-500")
-    emascale(service, "checkpoints", "abc123", "s-500", "--to", "other")
+    emascale(service, "checkpoints", "1k114apr40046ss7", "s-500")
+    emascale(service, "checkpoints", "1k114apr40046ss7", "s-500", "--to", "other")
 
     assert files(here / "s-500") == files(here / "other") == SAVED
 
@@ -110,18 +110,18 @@ def test_what_is_there_is_written_over_by_force_alone(service: Answers, here: Pa
     kept = here / "ema.safetensors"
     kept.write_text("mine")
 
-    refused = emascale(service, "artifacts", "abc123", "ema.safetensors")
+    refused = emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors")
 
     assert (refused.exit_code, kept.read_text()) == (2, "mine")
     assert refused.stderr == "ema.safetensors is there already; --force writes over it.\n"
-    assert emascale(service, "artifacts", "abc123", "ema.safetensors", "--force").exit_code == 0
+    assert emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors", "--force").exit_code == 0
     assert kept.read_bytes() == b"average"
 
 
 def test_a_place_that_cannot_be_written_is_named(service: Answers, here: Path) -> None:
     (here / "file").touch()
 
-    refused = emascale(service, "artifacts", "abc123", "ema.safetensors", "--to", "file/weights")
+    refused = emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors", "--to", "file/weights")
 
     assert refused.exit_code == 2
     assert refused.stderr.startswith("file/weights cannot be written: ")
@@ -133,24 +133,24 @@ def test_a_storage_that_is_away_leaves_no_file(here: Path) -> None:
     away.add("GET", f"{JOB}/artifacts", Page(items=[artifact("a", 1)]))
     away.add("GET", f"{JOB}/artifacts/a", Unavailable("The storage does not answer."))
 
-    result = emascale(away, "artifacts", "abc123", "a")
+    result = emascale(away, "artifacts", "1k114apr40046ss7", "a")
 
     assert (result.exit_code, result.stderr, files(here)) == (1, "The storage does not answer.\n", {})
 
 
 @pytest.mark.parametrize(("command", "noun"), [("artifacts", "artifact"), ("checkpoints", "checkpoint")])
 def test_one_that_there_is_not(service: Answers, command: str, noun: str) -> None:
-    result = emascale(service, command, "abc123", "other")
+    result = emascale(service, command, "1k114apr40046ss7", "other")
 
     assert (result.exit_code, result.stderr) == (1, f"The job has no {noun} 'other'.\n")
 
 
 def test_a_name_or_all(service: Answers) -> None:
-    assert emascale(service, "artifacts", "abc123", "ema.safetensors", "--all").exit_code == 2
+    assert emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors", "--all").exit_code == 2
 
 
 def test_a_download_as_json_is_what_was_downloaded(service: Answers) -> None:
-    told = json.loads(emascale(service, "artifacts", "abc123", "ema.safetensors", "--json").stdout)
+    told = json.loads(emascale(service, "artifacts", "1k114apr40046ss7", "ema.safetensors", "--json").stdout)
 
     assert [item["name"] for item in told["items"]] == ["ema.safetensors"]
 
@@ -160,7 +160,7 @@ def test_a_name_that_leads_elsewhere_is_refused(here: Path) -> None:
     service.add("GET", JOB, job_view())
     service.add("GET", f"{JOB}/artifacts", Page(items=[artifact("../a", 1)]))
 
-    result = emascale(service, "artifacts", "abc123", "--all", "--to", "out")
+    result = emascale(service, "artifacts", "1k114apr40046ss7", "--all", "--to", "out")
 
     assert result.exit_code == 2
     assert files(here) == {}

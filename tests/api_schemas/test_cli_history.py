@@ -20,7 +20,7 @@ def test_resizes_are_all_shown_page_by_page(service: Answers) -> None:
     pages = [Page(items=[resize_row(id=1)], next="1"), Page(items=[resize_row(id=2, workers=(2, 3))])]
     service.add("GET", f"{JOB}/resizes", *pages)
 
-    shown = emascale(service, "resizes", "abc123").stdout
+    shown = emascale(service, "resizes", "1k114apr40046ss7").stdout
 
     assert service.last.url.params["after"] == "1"
     assert [line.split()[2:5] for line in shown.splitlines()[2:]] == [["4", "->", "2"], ["2", "->", "3"]]
@@ -29,7 +29,7 @@ def test_resizes_are_all_shown_page_by_page(service: Answers) -> None:
 def test_an_empty_log_says_so_beside_the_output(service: Answers) -> None:
     service.add("GET", f"{JOB}/logs", httpx.Response(200, text=""))
 
-    result = emascale(service, "logs", "abc123")
+    result = emascale(service, "logs", "1k114apr40046ss7")
 
     assert result.stdout == ""
     assert "no such line yet" in result.stderr
@@ -38,12 +38,14 @@ def test_an_empty_log_says_so_beside_the_output(service: Answers) -> None:
 def test_logs_are_printed_as_they_are(service: Answers) -> None:
     service.add("GET", f"{JOB}/logs", httpx.Response(200, text="[rank 0] one\ntwo"))
 
-    assert emascale(service, "logs", "abc123", "--rank", "0", "--tail", "2").stdout == "[rank 0] one\ntwo\n"
+    assert emascale(service, "logs", "1k114apr40046ss7", "--rank", "0", "--tail", "2").stdout == "[rank 0] one\ntwo\n"
     assert dict(service.last.url.params) == {"rank": "0", "tail": "2"}
-    assert emascale(service, "logs", "abc123", "--json").stdout == '"[rank 0] one"\n"two"\n'
+    assert emascale(service, "logs", "1k114apr40046ss7", "--json").stdout == '"[rank 0] one"\n"two"\n'
 
 
-@pytest.mark.parametrize("command", [("logs", "abc123"), ("metrics", "abc123"), ("metrics", "abc123", "loss")])
+@pytest.mark.parametrize(
+    "command", [("logs", "1k114apr40046ss7"), ("metrics", "1k114apr40046ss7"), ("metrics", "1k114apr40046ss7", "loss")]
+)
 @pytest.mark.parametrize(("phase", "reason"), [(Phase.RUNNING, "yet"), (Phase.FAILED, "It left no ")])
 def test_of_a_job_that_ended_nothing_more_is_promised(command: tuple[str, ...], phase: Phase, reason: str) -> None:
     service = Answers()
@@ -62,7 +64,9 @@ def test_the_newest_events_are_shown_the_last_below(service: Answers) -> None:
     told = story()
     service.add("GET", f"{JOB}/events", history(told[-1], told[5], told[1], more=True))
 
-    shown = emascale(service, "events", "abc123", "--type", "phase", "--type", "resized", "--limit", "3").stdout
+    shown = emascale(
+        service, "events", "1k114apr40046ss7", "--type", "phase", "--type", "resized", "--limit", "3"
+    ).stdout
 
     asked = [("limit", "3"), ("newest_first", "true"), ("type", "phase"), ("type", "resized")]
     assert sorted(service.last.url.params.multi_items()) == asked
@@ -71,20 +75,20 @@ def test_the_newest_events_are_shown_the_last_below(service: Answers) -> None:
     assert "4 -> 2 workers" in second
     assert third.endswith("succeeded: Trained.")
     assert below == "There are older ones: --before 3 shows them."
-    emascale(service, "events", "abc123", "--before", "3")
+    emascale(service, "events", "1k114apr40046ss7", "--before", "3")
     assert service.last.url.params["after"] == "3"
 
 
 def test_no_event_is_said(service: Answers) -> None:
     service.add("GET", f"{JOB}/events", history())
-    assert emascale(service, "events", "abc123").stdout == "No event is like that.\n"
+    assert emascale(service, "events", "1k114apr40046ss7").stdout == "No event is like that.\n"
 
 
 def test_a_type_of_event_that_there_is_not_is_named(service: Answers) -> None:
     wrong = FieldError(pointer="?type", message="must be submitted or phase")
     service.add("GET", f"{JOB}/events", InvalidRequest(errors=[wrong]))
 
-    result = emascale(service, "events", "abc123", "--type", "x")
+    result = emascale(service, "events", "1k114apr40046ss7", "--type", "x")
 
     assert (result.exit_code, result.stderr) == (2, "type: must be submitted or phase\n")
 
@@ -98,7 +102,7 @@ def curves() -> Curves:
 def test_without_names_a_line_for_each_curve(service: Answers, curves: Curves) -> None:
     service.add("GET", f"{JOB}/metrics", curves)
 
-    lines = [line.split() for line in emascale(service, "metrics", "abc123").stdout.splitlines()]
+    lines = [line.split() for line in emascale(service, "metrics", "1k114apr40046ss7").stdout.splitlines()]
 
     assert ["loss", "100", "to", "10000", "8", "0.08"] in lines
     assert ["eval/accuracy", "5000", "to", "10000", "0.5", "-"] in lines
@@ -106,7 +110,7 @@ def test_without_names_a_line_for_each_curve(service: Answers, curves: Curves) -
 
 def test_curves_by_name_stand_side_by_side(service: Answers, curves: Curves) -> None:
     service.add("GET", f"{JOB}/metrics", curves)
-    asked = ("metrics", "abc123", "loss", "eval/accuracy", "--points", "3", "--from", "100", "--to", "10000")
+    asked = ("metrics", "1k114apr40046ss7", "loss", "eval/accuracy", "--points", "3", "--from", "100", "--to", "10000")
 
     shown = emascale(service, *asked).stdout
 
@@ -121,7 +125,7 @@ def test_a_curve_that_there_is_not_is_named_beside_the_others(service: Answers, 
     service.add("GET", JOB, job_view(phase=Phase.FAILED))
     service.add("GET", f"{JOB}/metrics", Curves(series={"loss": curves.series["loss"], "los": []}))
 
-    result = emascale(service, "metrics", "abc123", "loss", "los")
+    result = emascale(service, "metrics", "1k114apr40046ss7", "loss", "los")
 
     assert result.stderr == "It left no los.\n"
     assert "0.08" in result.stdout
@@ -131,7 +135,7 @@ def test_csv_goes_through_as_it_comes(service: Answers) -> None:
     text = 'name,samples,value\r\n"loss",100,2.5\r\n"loss",200,\r\n'
     service.add("GET", f"{JOB}/metrics", httpx.Response(200, text=text))
 
-    shown = emascale(service, "metrics", "abc123", "loss", "--csv").stdout
+    shown = emascale(service, "metrics", "1k114apr40046ss7", "loss", "--csv").stdout
 
     assert service.last.headers["Accept"] == "text/csv"
     assert dict(service.last.url.params) == {"name": "loss"}
@@ -139,7 +143,7 @@ def test_csv_goes_through_as_it_comes(service: Answers) -> None:
 
 
 def test_csv_and_json_exclude_each_other(service: Answers) -> None:
-    assert emascale(service, "metrics", "abc123", "--csv", "--json").exit_code == 2
+    assert emascale(service, "metrics", "1k114apr40046ss7", "--csv", "--json").exit_code == 2
 
 
 series = st.dictionaries(
@@ -172,7 +176,7 @@ def test_the_ledger_by_epochs(service: Answers) -> None:
     epochs = [LedgerEpoch(epoch=epoch, samples=1000, ranges=each) for epoch, each in enumerate(ranges)]
     service.add("GET", f"{JOB}/ledger", Ledger(epochs=epochs, samples_lost=0, samples_repeated=0))
 
-    lines = emascale(service, "ledger", "abc123").stdout.splitlines()
+    lines = emascale(service, "ledger", "1k114apr40046ss7").stdout.splitlines()
 
     assert [line.split() for line in lines[2:5]] == [
         ["0", "1000", "2", "1,", "2"],

@@ -70,7 +70,7 @@ def test_the_settings_of_a_recipe(service: Answers) -> None:
 
 def test_cluster(service: Answers) -> None:
     node = Node(id="f" * 56, address="127.0.0.2", alive=True, cpu=4, gpu=0, cpu_used=3, gpu_used=0)
-    waiting = QueuedJob(id="abc123", name="digits", priority=0, message="Waits for 2 workers.")
+    waiting = QueuedJob(id="1k114apr40046ss7", name="digits", priority=0, message="Waits for 2 workers.")
     service.add("GET", "/v1/cluster", ClusterView(connected=True, seen_at=NOW, nodes=[node], queue=[waiting]))
 
     shown = emascale(service, "cluster").stdout

@@ -21,7 +21,7 @@ def test_watching_tells_the_story_line_by_line(spec: str) -> None:
 
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[:2] == ["Submitted digits as abc123.", "03:04:05  digits  submitted"]
+    assert lines[:2] == ["Submitted digits as 1k114apr40046ss7.", "03:04:05  digits  submitted"]
     resized = "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost"
     assert f"03:04:05  digits  {resized}" in lines
     assert any("accuracy 0.9711 (EMA 0.9822)" in line for line in lines)
@@ -29,7 +29,7 @@ def test_watching_tells_the_story_line_by_line(spec: str) -> None:
 
 @pytest.mark.parametrize(("phase", "code"), [(Phase.SUCCEEDED, 0), (Phase.FAILED, 1), (Phase.CANCELLED, 1)])
 def test_watch_ends_as_the_job_does(phase: Phase, code: int) -> None:
-    result = emascale(ended(phase), "watch", "abc123")
+    result = emascale(ended(phase), "watch", "1k114apr40046ss7")
 
     assert result.exit_code == code
     assert "4 -> 2" in result.stdout.splitlines()[-1]
@@ -37,7 +37,7 @@ def test_watch_ends_as_the_job_does(phase: Phase, code: int) -> None:
 
 
 def test_watch_as_json_is_an_event_a_line() -> None:
-    lines = emascale(ended(Phase.SUCCEEDED), "watch", "abc123", "--from-start", "--json").stdout.splitlines()
+    lines = emascale(ended(Phase.SUCCEEDED), "watch", "1k114apr40046ss7", "--from-start", "--json").stdout.splitlines()
 
     assert [json.loads(line)["type"] for line in lines] == [event.type for event in story()]
 
@@ -48,10 +48,13 @@ def test_whoever_stops_watching_hears_that_the_job_goes_on(monkeypatch: pytest.M
 
     monkeypatch.setattr(Board, "watch", interrupted)
 
-    result = emascale(ended(Phase.SUCCEEDED), "watch", "abc123")
+    result = emascale(ended(Phase.SUCCEEDED), "watch", "1k114apr40046ss7")
 
     assert result.exit_code == 130
-    assert result.stdout.splitlines()[-1] == "digits goes on without you; `emascale watch abc123` shows it again."
+    assert (
+        result.stdout.splitlines()[-1]
+        == "digits goes on without you; `emascale watch 1k114apr40046ss7` shows it again."
+    )
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def resized() -> Answers:
 
 
 def test_watching_begins_with_how_the_job_stands(resized: Answers) -> None:
-    lines = emascale(resized, "watch", "abc123").stdout.splitlines()
+    lines = emascale(resized, "watch", "1k114apr40046ss7").stdout.splitlines()
 
     change = "4 -> 2 workers, kappa 4 -> 2, lr 0.4 -> 0.2, rho 0.9606 -> 0.9801; paused 0.07 s, 0 steps lost"
     assert lines[:3] == [
@@ -91,19 +94,19 @@ def test_watching_a_job_that_waits_says_why() -> None:
     service.add("GET", f"{JOB}/metrics", losses())
     service.add("GET", f"{JOB}/resizes", Page(items=[resize_row()]))
 
-    lines = emascale(service, "watch", "abc123").stdout.splitlines()
+    lines = emascale(service, "watch", "1k114apr40046ss7").stdout.splitlines()
 
     assert lines[0] == "03:04:05  digits  now queued: Waits for 2 workers."
 
 
 def test_from_the_start_everything_is_told() -> None:
-    lines = emascale(ended(Phase.SUCCEEDED), "watch", "abc123", "--from-start").stdout.splitlines()
+    lines = emascale(ended(Phase.SUCCEEDED), "watch", "1k114apr40046ss7", "--from-start").stdout.splitlines()
 
     assert lines[0] == "03:04:05  digits  submitted"
 
 
 def test_as_json_too_it_begins_now(resized: Answers) -> None:
-    lines = emascale(resized, "watch", "abc123", "--json").stdout.splitlines()
+    lines = emascale(resized, "watch", "1k114apr40046ss7", "--json").stdout.splitlines()
 
     assert [json.loads(line)["type"] for line in lines] == ["evaluated", "finished", "phase"]
     (stream,) = (each for each in resized.requests if each.headers["Accept"] == "text/event-stream")

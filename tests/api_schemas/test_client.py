@@ -59,23 +59,23 @@ def test_preview_submit_is_a_dry_run(service: Answers) -> None:
 
 
 def test_a_patch_names_only_what_it_changes(service: Answers) -> None:
-    service.add("PATCH", "/v1/jobs/abc123", job_view())
+    service.add("PATCH", "/v1/jobs/1k114apr40046ss7", job_view())
 
-    service.client().patch("abc123", JobPatch(elasticity=ElasticityPatch(workers=(1, 2))))
+    service.client().patch("1k114apr40046ss7", JobPatch(elasticity=ElasticityPatch(workers=(1, 2))))
 
     assert service.body() == {"elasticity": {"workers": [1, 2]}}
 
 
 def test_resize_and_its_preview(service: Answers) -> None:
-    service.add("POST", "/v1/jobs/abc123/resize", job_view(target_workers=2), resize_preview())
+    service.add("POST", "/v1/jobs/1k114apr40046ss7/resize", job_view(target_workers=2), resize_preview())
     client = service.client()
 
-    assert client.resize("abc123", 2, at_samples=5000).target_workers == 2
+    assert client.resize("1k114apr40046ss7", 2, at_samples=5000).target_workers == 2
     assert service.body() == {"workers": 2, "at_samples": 5000}
     assert asked(service) == {}
-    assert client.preview_resize("abc123", 2) == resize_preview()
+    assert client.preview_resize("1k114apr40046ss7", 2) == resize_preview()
     assert asked(service) == {"dry_run": "true"}
-    assert client.preview_resize("abc123", None) == resize_preview()
+    assert client.preview_resize("1k114apr40046ss7", None) == resize_preview()
     assert service.body() == {"workers": None, "at_samples": None}
 
 
@@ -90,7 +90,7 @@ def test_an_unchanged_job_is_not_sent_again(service: Answers) -> None:
     changed = job_view(workers=3)
     service.add(
         "GET",
-        "/v1/jobs/abc123",
+        "/v1/jobs/1k114apr40046ss7",
         httpx.Response(200, text=job_view().model_dump_json(), headers={"ETag": '"1"'}),
         httpx.Response(304),
         httpx.Response(200, text=changed.model_dump_json(), headers={"ETag": '"2"'}),
@@ -98,7 +98,7 @@ def test_an_unchanged_job_is_not_sent_again(service: Answers) -> None:
     )
     client = service.client()
 
-    assert [client.job("abc123").workers for _ in range(4)] == [2, 2, 3, 3]
+    assert [client.job("1k114apr40046ss7").workers for _ in range(4)] == [2, 2, 3, 3]
     assert [request.headers.get("If-None-Match") for request in service.requests] == [None, '"1"', '"1"', '"2"']
 
 
@@ -114,26 +114,34 @@ def test_etags_of_two_jobs_do_not_mix(service: Answers) -> None:
 
 
 def test_a_name_will_do_where_one_job_has_it(service: Answers) -> None:
-    service.add("GET", "/v1/jobs/digits", NotFound())
-    service.add("GET", "/v1/jobs/other", NotFound())
     service.add("GET", "/v1/jobs", Page(items=[job_row("a1", "other"), job_row("b2"), job_row("c3")]))
 
     assert service.client().resolve("other") == "a1"
-    with pytest.raises(InvalidRequest, match=r"2 jobs are named 'digits'.*: b2 \(digits\), c3 \(digits\)"):
+    assert [str(request.url.query, "ascii") for request in service.requests] == ["limit=200&name=other"]
+    with pytest.raises(InvalidRequest, match=r"2 jobs are named 'digits'.*: c3 \(digits\), b2 \(digits\)"):
         service.client().resolve("digits")
 
 
-def test_a_prefix_names_one_job(service: Answers) -> None:
-    service.add("GET", "/v1/jobs/ab", NotFound())
-    service.add("GET", "/v1/jobs/abc1", NotFound())
-    service.add("GET", "/v1/jobs/x", NotFound())
-    service.add("GET", "/v1/jobs", Page(items=[job_row("abc123"), job_row("abd456")]))
+def test_a_whole_id_is_asked_for_as_one(service: Answers) -> None:
+    job = "1k114apr40046ss7"
+    service.add("GET", f"/v1/jobs/{job}", job_view(), NotFound())
+    service.add("GET", "/v1/jobs", Page(items=[job_row("b2", job)]))
     client = service.client()
 
-    assert client.resolve("abc1") == "abc123"
-    with pytest.raises(InvalidRequest, match=r"abc123 \(digits\), abd456 \(digits\)"):
+    assert client.resolve(job) == job
+    assert len(service.requests) == 1
+    assert client.resolve(job) == "b2", "there is no such id, but a name"
+
+
+def test_a_prefix_names_one_job(service: Answers) -> None:
+    service.add("GET", "/v1/jobs", Page(items=[job_row("abd456"), job_row("abc123")]))
+    client = service.client()
+
+    assert client.resolve("abd") == "abd456"
+    assert service.last.url.params["after"] == "abe0000000000000"
+    with pytest.raises(InvalidRequest, match=r"abd456 \(digits\), abc123 \(digits\)"):
         client.resolve("ab")
-    with pytest.raises(NotFound, match="'x'"):
+    with pytest.raises(NotFound, match="No job is named 'x', or has an id that starts so"):
         client.resolve("x")
 
 
@@ -150,10 +158,10 @@ def test_a_prefix_names_one_job(service: Answers) -> None:
     ids=lambda error: error.code,
 )
 def test_the_server_s_exception_is_raised_again(service: Answers, raised: EmascaleError) -> None:
-    service.add("POST", "/v1/jobs/abc123/cancel", raised)
+    service.add("POST", "/v1/jobs/1k114apr40046ss7/cancel", raised)
 
     with pytest.raises(type(raised)) as caught:
-        service.client().cancel("abc123")
+        service.client().cancel("1k114apr40046ss7")
 
     assert type(caught.value) is type(raised)
     assert caught.value.problem("") == raised.problem("")
@@ -190,27 +198,29 @@ def test_an_answer_of_a_newer_service_names_the_field(
 ) -> None:
     view = job_view().model_dump(mode="json") | {"kappa": kappa}
     view["status"] = {name: value for name, value in (view["status"] | status).items() if value is not ...}
-    service.add("GET", "/v1/jobs/abc123", httpx.Response(200, json=view))
+    service.add("GET", "/v1/jobs/1k114apr40046ss7", httpx.Response(200, json=view))
 
     older = "it may be older than the service at http://service."
-    with pytest.raises(InternalError, match=f"^GET /v1/jobs/abc123 answered {said}: {older}$"):
-        service.client().job("abc123")
+    with pytest.raises(InternalError, match=f"^GET /v1/jobs/1k114apr40046ss7 answered {said}: {older}$"):
+        service.client().job("1k114apr40046ss7")
 
 
 def test_a_kind_of_event_that_a_newer_service_knows_is_named(service: Answers) -> None:
-    event = {"job": "abc123", "type": "promoted"}
-    service.add("GET", "/v1/jobs/abc123/events", httpx.Response(200, json={"items": [event]}))
+    event = {"job": "1k114apr40046ss7", "type": "promoted"}
+    service.add("GET", "/v1/jobs/1k114apr40046ss7/events", httpx.Response(200, json={"items": [event]}))
 
     with pytest.raises(InternalError, match=r"with a field items.0.type that this client does not know \('promoted'\)"):
-        service.client().events("abc123")
+        service.client().events("1k114apr40046ss7")
 
 
 def test_a_get_is_repeated_while_there_is_no_connection(service: Answers) -> None:
     down = httpx.ConnectError("refused")
     waited: list[float] = []
-    service.add("GET", "/v1/jobs/abc123/ledger", down, down, Ledger(epochs=[], samples_lost=0, samples_repeated=0))
+    service.add(
+        "GET", "/v1/jobs/1k114apr40046ss7/ledger", down, down, Ledger(epochs=[], samples_lost=0, samples_repeated=0)
+    )
 
-    ledger = service.client(sleep=waited.append, waits=(1.0, 2.0, 3.0)).ledger("abc123")
+    ledger = service.client(sleep=waited.append, waits=(1.0, 2.0, 3.0)).ledger("1k114apr40046ss7")
 
     assert ledger.samples_lost == 0
     assert waited == [1.0, 2.0]
@@ -237,11 +247,11 @@ def test_nobody_listens() -> None:
 
 def test_the_address_comes_from_the_environment(service: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMASCALE_URL", "http://elsewhere:1234/")
-    service.add("DELETE", "/v1/jobs/abc123", httpx.Response(204))
+    service.add("DELETE", "/v1/jobs/1k114apr40046ss7", httpx.Response(204))
 
-    service.client(None).delete("abc123")  # type: ignore[arg-type]
+    service.client(None).delete("1k114apr40046ss7")  # type: ignore[arg-type]
 
-    assert str(service.last.url) == "http://elsewhere:1234/v1/jobs/abc123"
+    assert str(service.last.url) == "http://elsewhere:1234/v1/jobs/1k114apr40046ss7"
 
 
 @pytest.mark.parametrize("address", ["localhost:8000", "ftp://service", "http://", "http://x:port", ""])
@@ -252,9 +262,9 @@ def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_token_is_sent(service: Answers) -> None:
-    service.add("DELETE", "/v1/jobs/abc123", httpx.Response(204))
+    service.add("DELETE", "/v1/jobs/1k114apr40046ss7", httpx.Response(204))
 
-    service.client(token="secret").delete("abc123")
+    service.client(token="secret").delete("1k114apr40046ss7")
 
     assert service.last.headers["Authorization"] == "Bearer secret"
 
@@ -266,11 +276,11 @@ def refusal() -> httpx.Response:
 
 def test_the_token_comes_from_the_environment(service: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMASCALE_TOKEN", "ema_1_secret\n")
-    service.add("DELETE", "/v1/jobs/abc123", httpx.Response(204))
+    service.add("DELETE", "/v1/jobs/1k114apr40046ss7", httpx.Response(204))
 
-    service.client().delete("abc123")
+    service.client().delete("1k114apr40046ss7")
     assert service.last.headers["Authorization"] == "Bearer ema_1_secret"
-    service.client(token="ema_2_other").delete("abc123")
+    service.client(token="ema_2_other").delete("1k114apr40046ss7")
     assert service.last.headers["Authorization"] == "Bearer ema_2_other"
 
 
@@ -315,11 +325,11 @@ def stream(*parts: str, breaks: bool = False) -> httpx.Response:
     return httpx.Response(200, content=content(), headers={"Content-Type": "text/event-stream"})
 
 
-EVENTS = "/v1/jobs/abc123/events"
+EVENTS = "/v1/jobs/1k114apr40046ss7/events"
 
 
 def watched(service: Answers, **options: Any) -> list[Event]:
-    return list(service.client(**options).watch("abc123"))
+    return list(service.client(**options).watch("1k114apr40046ss7"))
 
 
 def test_a_stream_is_heard_to_its_end(service: Answers) -> None:
@@ -356,23 +366,23 @@ def test_a_stream_that_stays_away_is_given_up(service: Answers) -> None:
     heard = []
 
     with pytest.raises(ServiceUnreachable):
-        heard.extend(service.client(waits=(0.0, 0.0)).watch("abc123"))
+        heard.extend(service.client(waits=(0.0, 0.0)).watch("1k114apr40046ss7"))
 
     assert len(service.requests) == 1 + 3
 
 
 def test_watching_a_job_that_has_ended_and_said_everything_ends(service: Answers) -> None:
     service.add("SSE", EVENTS, stream(": nothing\n\n"))
-    service.add("GET", "/v1/jobs/abc123", job_view(phase=Phase.CANCELLED))
+    service.add("GET", "/v1/jobs/1k114apr40046ss7", job_view(phase=Phase.CANCELLED))
 
-    assert list(service.client().watch("abc123", after="10")) == []
+    assert list(service.client().watch("1k114apr40046ss7", after="10")) == []
     assert service.requests[0].headers["Last-Event-ID"] == "10"
 
 
 def test_an_error_instead_of_a_stream(service: Answers) -> None:
-    service.add("SSE", EVENTS, NotFound("There is no job abc123."))
+    service.add("SSE", EVENTS, NotFound("There is no job 1k114apr40046ss7."))
 
-    with pytest.raises(NotFound, match="no job abc123"):
+    with pytest.raises(NotFound, match="no job 1k114apr40046ss7"):
         watched(service)
 
 
@@ -390,32 +400,34 @@ def test_lines_end_with_line_feeds_alone() -> None:
 
 
 def test_logs_are_lines(service: Answers) -> None:
-    service.add("GET", "/v1/jobs/abc123/logs", stream("one\ntwo\n"))
+    service.add("GET", "/v1/jobs/1k114apr40046ss7/logs", stream("one\ntwo\n"))
 
-    assert list(service.client().logs("abc123", rank=0, tail=5, follow=True)) == ["one", "two"]
+    assert list(service.client().logs("1k114apr40046ss7", rank=0, tail=5, follow=True)) == ["one", "two"]
     assert asked(service) == {"rank": "0", "tail": "5", "follow": "true"}
 
 
 def test_metrics_name_their_curves_and_range(service: Answers) -> None:
     service.add(
-        "GET", "/v1/jobs/abc123/metrics", httpx.Response(200, text='{"series": {"loss": [[5, 1.5], [6, null]]}}')
+        "GET",
+        "/v1/jobs/1k114apr40046ss7/metrics",
+        httpx.Response(200, text='{"series": {"loss": [[5, 1.5], [6, null]]}}'),
     )
 
-    assert service.client().metrics("abc123", ["loss", "lr"], start=5, points=10).series == {
+    assert service.client().metrics("1k114apr40046ss7", ["loss", "lr"], start=5, points=10).series == {
         "loss": [(5, 1.5), (6, None)]
     }
     assert service.last.url.params.multi_items() == [("name", "loss"), ("name", "lr"), ("from", "5"), ("points", "10")]
 
 
 def test_a_download_appears_once_it_is_whole(service: Answers, tmp_path: Path) -> None:
-    path = "/v1/jobs/abc123/artifacts/ema.safetensors"
+    path = "/v1/jobs/1k114apr40046ss7/artifacts/ema.safetensors"
     service.add("GET", path, stream("half", breaks=True), stream("whole"))
     client, target = service.client(), tmp_path / "ema.safetensors"
 
     with pytest.raises(ServiceUnreachable):
-        client.download("abc123", "ema.safetensors", target)
+        client.download("1k114apr40046ss7", "ema.safetensors", target)
     assert not target.exists()
-    assert client.download("abc123", "ema.safetensors", target).read_text() == "whole"
+    assert client.download("1k114apr40046ss7", "ema.safetensors", target).read_text() == "whole"
 
 
 def test_an_id_cannot_leave_its_place_in_the_path(service: Answers) -> None:
@@ -428,18 +440,18 @@ def test_an_id_cannot_leave_its_place_in_the_path(service: Answers) -> None:
 
 def test_wait_returns_the_ended_job(service: Answers) -> None:
     waited: list[float] = []
-    service.add("GET", "/v1/jobs/abc123", job_view(), job_view(), job_view(phase=Phase.SUCCEEDED))
+    service.add("GET", "/v1/jobs/1k114apr40046ss7", job_view(), job_view(), job_view(phase=Phase.SUCCEEDED))
 
-    assert service.client(sleep=waited.append).wait("abc123", every_s=0.5).status.is_terminal
+    assert service.client(sleep=waited.append).wait("1k114apr40046ss7", every_s=0.5).status.is_terminal
     assert waited == [0.5, 0.5]
 
 
 def test_wait_has_a_deadline(service: Answers) -> None:
     times = iter(range(100))
-    service.add("GET", "/v1/jobs/abc123", job_view())
+    service.add("GET", "/v1/jobs/1k114apr40046ss7", job_view())
 
     with pytest.raises(TimeoutError, match="still running after 3 s"):
-        service.client(clock=lambda: float(next(times))).wait("abc123", timeout_s=3)
+        service.client(clock=lambda: float(next(times))).wait("1k114apr40046ss7", timeout_s=3)
 
 
 def test_the_bodies_are_json(service: Answers) -> None:

@@ -151,7 +151,7 @@ def test_a_job_is_shown_whole() -> None:
     lines = on_terminal(display.job_view(view))
 
     assert "artifacts     ema.safetensors, model.safetensors" in lines
-    assert "              `emascale artifacts abc123 --all` downloads them." in lines
+    assert "              `emascale artifacts 1k114apr40046ss7 --all` downloads them." in lines
     assert not any("/srv" in line for line in lines), "a path on the service's machine helps nobody elsewhere"
     assert "size          2 workers (may have 1 to 4), batch 128, kappa 2" in lines
     assert "progress      4000 of 16000 samples (25%), epoch 2.5, about 30 s left" in lines
