@@ -47,24 +47,33 @@ def check_recipe(session: Session, spec: JobSpec, own: RecipeInfo | None) -> Non
     taken as it is; the workers check it. Raises UnknownRecipe, InvalidRequest.
     """
     recipe = own or _of_catalogue(session, spec.recipe.name)
-    if recipe is None:
-        return
-    errors = _config_errors(recipe.config_schema, spec.recipe)
-    if recipe.needs_ema and spec.ema is None:
-        errors.append(FieldError(pointer="/ema", message=NEEDS_EMA.format(recipe.name)))
-    if errors:
+    if errors := _misfits(recipe, spec.recipe, has_ema=spec.ema is not None):
         raise invalid(errors)
 
 
-def config_errors(database: Database, body: Any) -> list[FieldError]:
-    """What is wrong in the recipe's config of a body that is no spec, where the catalogue has the recipe."""
+def recipe_errors(database: Database, read: ReadRecipe | None, body: Any) -> list[FieldError]:
+    """What `check_recipe` would say of a body that is no spec, as far as that names a recipe."""
     try:
-        recipe = RecipeSpec.model_validate(body["recipe"])
+        asked = RecipeSpec.model_validate(body["recipe"])
     except (ValueError, LookupError, TypeError):
         return []
-    with database.reading() as session:
-        row = session.get(RecipeRow, recipe.name)
-    return [] if row is None else _config_errors(row.config_schema, recipe)
+    own = own_recipe(read, asked)
+    try:
+        with database.reading() as session:
+            recipe = own or _of_catalogue(session, asked.name)
+    except UnknownRecipe as unknown:
+        return unknown.errors
+    return _misfits(recipe, asked, has_ema=body.get("ema") is not None)
+
+
+def _misfits(recipe: RecipeInfo | RecipeRow | None, asked: RecipeSpec, *, has_ema: bool) -> list[FieldError]:
+    """What a job has that its recipe does not take, or lacks; nothing of a recipe that nobody has looked at."""
+    if recipe is None:
+        return []
+    errors = _config_errors(recipe.config_schema, asked)
+    if recipe.needs_ema and not has_ema:
+        errors.append(FieldError(pointer="/ema", message=NEEDS_EMA.format(recipe.name)))
+    return errors
 
 
 def _of_catalogue(session: Session, name: str) -> RecipeRow | None:

@@ -129,15 +129,16 @@ def _parse(raw: bytes, content_type: str) -> Any:
     """Only JSON and YAML: a page of another site cannot send these without asking first."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind in YAML_TYPES:
-        return _from_json(_yaml_to_json(raw))
+        return _from_json(_yaml_to_json(raw), allow_inf_nan=True)
     if kind in JSON_TYPES:
         return _from_json(raw)
     raise UnsupportedMediaType(f"The Content-Type of the body must be {KINDS}, not {kind or 'left out'}.")
 
 
-def _from_json(raw: bytes) -> Any:
+def _from_json(raw: bytes, *, allow_inf_nan: bool = False) -> Any:
+    """What is not finite has a name in YAML; JSON has none, but may spell such a number."""
     try:
-        data = from_json(raw, allow_inf_nan=False)
+        data = from_json(raw, allow_inf_nan=allow_inf_nan)
     except ValueError as error:
         raise MalformedBody(f"The body is not valid JSON: {error}.") from error
     _check_numbers(data)
@@ -173,9 +174,7 @@ class _YamlLoader(Loader):
 def _yaml_to_json(raw: bytes) -> bytes:
     """By way of JSON, so that both kinds of body obey the same rules (finite numbers, depth, characters)."""
     try:
-        data = yaml.load(raw, _YamlLoader)
-        _check_numbers(data)
-        return json.dumps(data, default=str).encode()
+        return json.dumps(yaml.load(raw, _YamlLoader), default=str).encode()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1} column {mark.column + 1}" if mark else ""

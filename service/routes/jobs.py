@@ -15,8 +15,8 @@ from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
 from api_schemas.views import JobRow, JobView, Page, ResizePreview
 from service import changes, etags, jobs, resizes
-from service.admission import config_errors
-from service.context import ContextDep, DatabaseDep
+from service.admission import recipe_errors
+from service.context import Context, ContextDep, DatabaseDep
 from service.jobs import JobQuery
 from service.looks import EVERY
 from service.openapi import sends, takes
@@ -62,14 +62,15 @@ IdempotencyKey = Annotated[
 ]
 
 
-def _in_config(request: Request, data: Any) -> list[FieldError]:
-    """What is wrong in the recipe's config of a body that is no spec either."""
-    return config_errors(request.app.state.context.database, data)
+def _of_recipe(request: Request, data: Any) -> list[FieldError]:
+    """What is wrong with the recipe of a body that is no spec either."""
+    context: Context = request.app.state.context
+    return recipe_errors(context.database, context.read_recipe, data)
 
 
 @router.post("", status_code=201, responses=NOT_NEW, openapi_extra=takes(JobSpec))
 def submit(
-    spec: Annotated[JobSpec, Depends(body_of(JobSpec, further=_in_config))],
+    spec: Annotated[JobSpec, Depends(body_of(JobSpec, further=_of_recipe))],
     query: DryRunQuery,
     context: ContextDep,
     request: Request,

@@ -105,6 +105,11 @@ def test_a_config_that_does_not_fit_is_refused_at_submit(reading: httpx.Client, 
     assert "minimum of 1" in wrong[1]
 
 
+def test_it_is_told_where_the_rest_is_wrong_too(reading: httpx.Client) -> None:
+    body = spec(recipe={"name": SINE, "config": {"width": 0}}, priority=5000)
+    assert pointers(reading.post("/v1/jobs", json=body)).keys() == {"/priority", "/recipe/config/width"}
+
+
 def test_one_that_cannot_be_read_is_left_to_the_nodes(reading: httpx.Client) -> None:
     body = spec(recipe={"name": "nowhere.at_all:It", "config": {"anything": 1}})
     assert reading.post("/v1/jobs", json=body).status_code == 201

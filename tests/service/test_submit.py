@@ -192,6 +192,24 @@ def test_a_config_is_checked_where_the_rest_is_wrong_too(world: World) -> None:
     assert set(pointers(post(world, body))) == {"/priority", "/batch/base", "/recipe/config/depth"}
 
 
+def test_an_unknown_recipe_is_told_where_the_rest_is_wrong_too(world: World) -> None:
+    catalogue(world.database, "byol", "classify")
+    found = pointers(post(world, spec(recipe={"name": "simclr"}, priority=5000)))
+    assert found.keys() == {"/priority", "/recipe/name"}
+    assert "byol, classify" in found["/recipe/name"]
+
+
+@pytest.mark.parametrize(("ema", "told"), [(None, {"/ema"}), ({}, {"/ema"}), ({"momentum": 0.99}, set())])
+def test_a_missing_ema_is_told_where_the_rest_is_wrong_too(world: World, ema: Any, told: set[str]) -> None:
+    row = {"name": "byol", "summary": "s", "config_schema": SCHEMA, "needs_ema": True}
+    with world.database.writing() as session:
+        upsert(session, RecipeRow, [row])
+    body = spec(recipe={"name": "byol", "config": {"depth": 0}}, ema=ema, priority=5000)
+    response = post(world, body)
+    assert pointers(response).keys() == {"/priority", "/recipe/config/depth"} | told
+    assert len(response.json()["errors"]) == 2 + len(told), "an EMA that is wrong is told once"
+
+
 @pytest.mark.parametrize("recipe", [None, 1, {}, {"name": 5}, {"name": "nobody"}])
 def test_a_recipe_that_is_none_is_told_as_that_alone(world: World, recipe: Any) -> None:
     catalogue(world.database, "byol")
