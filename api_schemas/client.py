@@ -37,6 +37,7 @@ from api_schemas.views import (
     Phase,
     RecipeInfo,
     Resize,
+    ResizeAnswer,
     ResizePreview,
 )
 
@@ -160,12 +161,12 @@ class Client:
         """Change what may change while a job lives: elasticity, priority, labels."""
         return parse(self._send("PATCH", _path(job), json=_body(change)), JobView)
 
-    def resize(self, job: str, workers: int | None, *, at_samples: int | None = None) -> JobView:
+    def resize(self, job: str, workers: int | None, *, at_samples: int | None = None) -> ResizeAnswer:
         """Ask for another number of workers, now or once so many samples were seen.
 
         None: as many as elasticity allows again, at once; sizes that were asked for are taken back.
         """
-        return parse(self._resize(job, workers, at_samples, dry_run=None), JobView)
+        return parse(self._resize(job, workers, at_samples, dry_run=None), ResizeAnswer)
 
     def preview_resize(self, job: str, workers: int | None, *, at_samples: int | None = None) -> ResizePreview:
         """Every value before and after a resize; nothing happens."""

@@ -170,6 +170,15 @@ class JobView(BaseModel):
     revision: Revision
 
 
+Foreseen = Annotated[list[str], Field(description="Codes of the scaling rules; sentences on what else is to be known.")]
+
+
+class ResizeAnswer(JobView):
+    """A job whose size somebody has just asked for, and what a dry run would have warned of."""
+
+    warnings: Foreseen = []
+
+
 class Resize(BaseModel):
     """A row of GET /jobs/{id}/resizes: what one change of size did."""
 
@@ -201,7 +210,7 @@ class ResizePreview(BaseModel):
     before: Values
     after: Values
     state_factors: StateFactors
-    warnings: list[str] = Field(description="Codes of the scaling rules; sentences on what else is to be known.")
+    warnings: Foreseen
 
 
 class LedgerEpoch(BaseModel):

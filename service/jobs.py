@@ -28,7 +28,7 @@ from service.admission import ReadRecipe, check_recipe, own_recipe
 from service.db import Database, lock
 from service.ids import AFTER, PageCursor
 from service.lifecycle import ACTIVE, Happening
-from service.previews import job_preview
+from service.previews import job_preview, possible_sizes
 from service.snapshots import Snapshots
 from service.storage import Folder
 from service.tables import Job
@@ -105,7 +105,7 @@ def submit(
 
     Raises UnknownRecipe, InvalidRequest, ScalingError; Conflict for a key that was used for another spec.
     """
-    job_preview(spec)
+    possible_sizes(spec)
     body = _as_stored(spec)
     job = _new_job(spec, body, job_id, storage, database.now())
     job.idempotency_key = key
@@ -202,7 +202,7 @@ def patch(database: Database, job_id: str, change: JobPatch, if_match: str | Non
             raise impossible(job, "Only its labels may change")
         elasticity = job.spec["elasticity"] | asked.get("elasticity", {})
         spec = check(JobSpec, job.spec | asked | {"elasticity": elasticity})
-        job_preview(spec)
+        possible_sizes(spec)
         if changes := _changes(JobSpec.model_validate(job.spec), spec):
             _respecify(job, spec)
             events.updated(session, job, changes, now)

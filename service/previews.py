@@ -24,10 +24,15 @@ SCHEDULED = ("lr", "ema_momentum")
 
 def job_preview(spec: JobSpec) -> JobPreview:
     """The spec and the sizes it may have. Raises ScalingError where every one of them is refused."""
+    return JobPreview(spec=spec, sizes=possible_sizes(spec), warnings=list(_before_noise(spec)))
+
+
+def possible_sizes(spec: JobSpec) -> list[SizePreview]:
+    """The sizes that a job may have, or some of them. Raises ScalingError where every one is refused."""
     sizes = [_size_preview(spec, workers) for workers in _spread(*spec.elasticity.workers)]
     if all(size.error for size in sizes):
         values_at(spec, Size.of(spec, sizes[0].workers), 0, None)  # raises, with the sentence that belongs to it
-    return JobPreview(spec=spec, sizes=sizes, warnings=list(_before_noise(spec)))
+    return sizes
 
 
 def resize_preview(
@@ -55,7 +60,7 @@ def resize_preview(
         warnings=[
             *warnings_at(spec, after, horizon),
             *(() if stays else _about_noise(job, spec, before, after)),
-            *_about_room(spec, workers, slots),
+            *about_room(spec, workers, slots),
         ],
     )
 
@@ -115,7 +120,8 @@ def _aim(spec: JobSpec, workers: int | None, slots: int | None) -> int:
     return most if slots is None else max(min(most, slots), spec.elasticity.workers[0])
 
 
-def _about_room(spec: JobSpec, workers: int | None, slots: int | None) -> Iterator[str]:
+def about_room(spec: JobSpec, workers: int | None, slots: int | None) -> Iterator[str]:
+    """What other jobs, or the cluster, may leave of a size; as in `resize_preview`."""
     if workers is None:
         workers = most_workers(spec)
         yield f"It may have up to {counted(workers, 'worker')} again; other jobs may leave room for fewer."

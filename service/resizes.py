@@ -9,13 +9,13 @@ from sqlmodel import col, select
 
 from api_schemas.errors import Conflict, FieldError
 from api_schemas.jobs import JobSpec, ResizeRequest
-from api_schemas.views import JobView, Page, Phase, Resize, ResizePreview
+from api_schemas.views import ClusterView, Page, Phase, Resize, ResizeAnswer, ResizePreview
 from service import events, surroundings
 from service.allocator import slots
 from service.db import Database
 from service.decisions import rooms
 from service.jobs import changed, found, impossible, locked
-from service.previews import resize_preview
+from service.previews import about_room, resize_preview
 from service.tables import Job, PendingResize, ResizeRow
 from service.validation import invalid
 from service.views import job_view
@@ -23,24 +23,24 @@ from service.views import job_view
 MAX_PENDING = 100
 
 
-def ask(database: Database, job_id: str, request: ResizeRequest) -> JobView:
+def ask(database: Database, job_id: str, request: ResizeRequest) -> ResizeAnswer:
     """Ask for another number of workers, now or later, or take that back. To take back nothing is no error.
 
     Raises NotFound, Conflict, InvalidRequest, ScalingError.
     """
-    now = database.now()
+    now, cluster = database.now(), surroundings.cluster(database)
     with database.writing() as session:
         job = locked(session, job_id)
         spec = _check(job, request)
-        if request.workers is None and job.target_workers is None and not job.pending_resizes:
-            return job_view(job)
-        if request.workers is None:
+        warnings = _foreseen(job, spec, request, _slots(cluster, spec))
+        if request.workers is not None:
+            _wish(job, request.workers, request.at_samples, now)
+        elif job.target_workers is not None or job.pending_resizes:
             job.target_workers, job.target_requested_at, job.pending_resizes = None, now, []
         else:
-            resize_preview(job, spec, request.workers, request.at_samples, None)  # raises where no rule covers it
-            _wish(job, request.workers, request.at_samples, now)
+            return ResizeAnswer(**dict(job_view(job)), warnings=warnings)
         events.resize_requested(session, job, request.workers, request.at_samples, now)
-        return changed(session, job)
+        return ResizeAnswer(**dict(changed(session, job)), warnings=warnings)
 
 
 def preview(database: Database, job_id: str, request: ResizeRequest) -> ResizePreview:
@@ -48,7 +48,8 @@ def preview(database: Database, job_id: str, request: ResizeRequest) -> ResizePr
     with database.reading() as session:
         job = found(session.get(Job, job_id), job_id)
     spec = _check(job, request)
-    return resize_preview(job, spec, request.workers, request.at_samples, _slots(database, spec))
+    slots = _slots(surroundings.cluster(database), spec)
+    return resize_preview(job, spec, request.workers, request.at_samples, slots)
 
 
 def page(database: Database, job_id: str, after: int, limit: int) -> Page[Resize]:
@@ -76,10 +77,16 @@ def _check(job: Job, request: ResizeRequest) -> JobSpec:
     return spec
 
 
-def _slots(database: Database, spec: JobSpec) -> int | None:
+def _slots(cluster: ClusterView, spec: JobSpec) -> int | None:
     """How many of the job's workers the cluster would hold if it were empty; None: it was not seen lately."""
-    view = surroundings.cluster(database)
-    return slots(spec.resources.cpu, spec.resources.gpu, rooms(view.nodes)) if view.connected else None
+    return slots(spec.resources.cpu, spec.resources.gpu, rooms(cluster.nodes)) if cluster.connected else None
+
+
+def _foreseen(job: Job, spec: JobSpec, request: ResizeRequest, slots: int | None) -> list[str]:
+    """What a dry run warns of. Raises ScalingError where no rule covers the size; to take one back needs none."""
+    if request.workers is None:
+        return list(about_room(spec, None, slots))
+    return resize_preview(job, spec, request.workers, request.at_samples, slots).warnings
 
 
 def _wish(job: Job, workers: int, at_samples: int | None, now: datetime) -> None:

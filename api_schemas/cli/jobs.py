@@ -17,6 +17,7 @@ from api_schemas.client import Client
 from api_schemas.errors import InvalidRequest
 from api_schemas.specfile import override, read_spec
 from api_schemas.views import JobView, Phase
+from api_schemas.wording import explain
 from api_schemas.wording import workers as counted
 
 AUTO = "auto"
@@ -107,7 +108,8 @@ def resize(
             asked = f"was asked for {counted(workers)}{when}"
         resumed = f"`emascale resume {job}` lets it go on so."
         seen = resumed if view.status.phase is Phase.PAUSED else f"`emascale watch {job}` shows it happen."
-        show(view, f"{view.name} {asked}; {seen}", as_json)
+        told = Group(f"{view.name} {asked}; {seen}", *map(explain, view.warnings))
+        show(view, told, as_json)
 
 
 def pause(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api_schemas.errors import FieldError, Problem
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import JobPreview
-from api_schemas.views import JobRow, JobView, Page, ResizePreview
+from api_schemas.views import JobRow, JobView, Page, ResizeAnswer, ResizePreview
 from service import changes, etags, jobs, resizes
 from service.admission import recipe_errors
 from service.context import Context, ContextDep, DatabaseDep
@@ -154,7 +154,7 @@ def resize(
     request: Annotated[ResizeRequest, Depends(body_of(ResizeRequest))],
     query: DryRunQuery,
     database: DatabaseDep,
-) -> JobView | ResizePreview:
+) -> ResizeAnswer | ResizePreview:
     """Ask for another number of workers. With `dry_run` the answer is every value before and after."""
     if query.dry_run:
         return resizes.preview(database, job_id, request)

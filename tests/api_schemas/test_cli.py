@@ -9,7 +9,7 @@ import pytest
 from api_schemas.cli import app
 from api_schemas.errors import Conflict, FieldError, InternalError, InvalidRequest
 from api_schemas.previews import JobPreview, ScalingPreview, SizePreview
-from api_schemas.views import Artifact, Checkpoint, ClusterView, JobRow, Ledger, Page, Phase, RecipeInfo
+from api_schemas.views import Artifact, Checkpoint, ClusterView, JobRow, Ledger, Page, Phase, RecipeInfo, ResizeAnswer
 from tests.api_schemas.answers import (
     SPEC,
     Answers,
@@ -122,6 +122,16 @@ def test_resize_asks_for_workers(service: Answers) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("digits was asked for 3 workers from sample 5000 on;")
     assert service.body() == {"workers": 3, "at_samples": 5000}
+
+
+def test_a_resize_says_what_stands_in_its_way(service: Answers) -> None:
+    room = "The cluster has room for 2 workers of this job; the others start when nodes join."
+    answer = ResizeAnswer(**dict(job_view(target_workers=4)), warnings=["step_coarse", room])
+    service.add("POST", f"{JOB}/resize", answer)
+
+    _, *lines = emascale(service, "resize", "1k114apr40046ss7", "4").stdout.splitlines()
+
+    assert lines == ["step_coarse (the step is above a quarter of the stability bound)", room]
 
 
 def test_a_size_that_was_asked_for_is_taken_back(service: Answers) -> None:

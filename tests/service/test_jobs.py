@@ -188,6 +188,16 @@ def test_a_patch_that_changes_nothing_tells_nothing(world: World, change: dict[s
     assert world.get(f"/v1/jobs/{job}/events", type="updated")["items"] == []
 
 
+def test_what_only_a_dry_run_tells_is_worked_out_there_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("service.previews._before_noise", lambda spec: told.append(spec.name) or [])
+    job = world.submit()
+    assert world.http.patch(f"/v1/jobs/{job}", json={"priority": 7}).status_code == 200
+    assert told == []
+    assert world.http.post("/v1/jobs", json=spec(), params={"dry_run": True}).status_code == 200
+    assert told == ["digits"]
+
+
 def test_a_patch_that_is_refused_tells_nothing(world: World) -> None:
     job = world.submit()
     pointers(world.http.patch(f"/v1/jobs/{job}", json={"priority": 7, "elasticity": {"kappa": [2, 1]}}))
