@@ -16,21 +16,16 @@ from api_schemas.views import (
     NOT_FINITE,
     Batch,
     Cause,
+    Change,
     Codes,
-    DecideS,
     JobId,
     Kappa,
-    Kappas,
     Page,
     Pair,
-    PauseS,
     Phase,
     Reason,
     Samples,
-    SamplesLost,
     Scores,
-    StateFactors,
-    StepsLost,
     Values,
     Workers,
 )
@@ -47,6 +42,7 @@ class _Event(BaseModel):
     generation: int = Field(ge=0, description="Counts the sets of workers that train together; 0: before the first.")
     sequence: int = Field(ge=1, description="Counts what an incarnation said.")
     at: datetime = Field(description="When it happened, in UTC.")
+    type: str
 
 
 class Submitted(_Event):
@@ -114,24 +110,10 @@ class Resizing(_Event):
     reason: Reason
 
 
-class Resized(_Event):
-    """A new generation trains. The fields of `views.Resize`."""
+class Resized(Change, _Event):
+    """A new generation trains."""
 
     type: Literal["resized"] = "resized"
-    cause: Cause
-    reason: Reason
-    samples: Samples
-    workers: Pair
-    kappa: Kappas
-    batch: Pair
-    before: Values
-    after: Values
-    state_factors: StateFactors
-    warnings: Codes
-    decide_s: DecideS
-    pause_s: PauseS
-    steps_lost: StepsLost
-    samples_lost: SamplesLost
 
 
 class RankLost(_Event):

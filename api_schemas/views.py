@@ -34,16 +34,6 @@ StateFactors = Annotated[
     dict[str, float], Field(description="What the optimizer's state is multiplied with at the change, by its name.")
 ]
 Codes = Annotated[list[str], Field(description="Codes of what the scaling rules warn of, such as `step_coarse`.")]
-DecideS = Annotated[float, Field(description="Seconds from the request to the plan.")]
-PauseS = Annotated[
-    float,
-    Field(
-        description="Seconds from the end of the last step before to the start of the first after. With the cause "
-        "`resume` that is all the time for which the job was paused, and then waited for workers."
-    ),
-]
-StepsLost = Annotated[int, Field(description="Optimizer steps that had to be done again.")]
-SamplesLost = Annotated[int, Field(description="Samples of these steps.")]
 Scores = dict[str, float | None]
 NOT_FINITE = "A score that is not finite is null."
 Cause = Annotated[
@@ -179,14 +169,11 @@ class ResizeAnswer(JobView):
     warnings: Foreseen = []
 
 
-class Resize(BaseModel):
-    """A row of GET /jobs/{id}/resizes: what one change of size did."""
+class Change(BaseModel):
+    """What a change of size did."""
 
-    id: int = Field(description="Grows from one to the next; what `after` counts by.")
-    at: datetime = Field(description="When the new size began to train, in UTC.")
     cause: Cause
     reason: Reason
-    generation: Generation
     samples: Samples
     workers: Pair
     kappa: Kappas
@@ -195,10 +182,21 @@ class Resize(BaseModel):
     after: Values
     state_factors: StateFactors
     warnings: Codes
-    decide_s: DecideS
-    pause_s: PauseS
-    steps_lost: StepsLost
-    samples_lost: SamplesLost
+    decide_s: float = Field(description="Seconds from the request to the plan.")
+    pause_s: float = Field(
+        description="Seconds from the end of the last step before to the start of the first after. With the cause "
+        "`resume` that is all the time for which the job was paused, and then waited for workers."
+    )
+    steps_lost: int = Field(description="Optimizer steps that had to be done again.")
+    samples_lost: int = Field(description="Samples of these steps.")
+
+
+class Resize(Change):
+    """A row of GET /jobs/{id}/resizes: what one change of size did."""
+
+    id: int = Field(description="Grows from one to the next; what `after` counts by.")
+    at: datetime = Field(description="When the new size began to train, in UTC.")
+    generation: Generation
 
 
 class ResizePreview(BaseModel):
