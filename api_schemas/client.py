@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +16,13 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api_schemas import ids
+from api_schemas import ids, stream
 from api_schemas.complaints import misfit
 from api_schemas.connection import WAITS, Connection, parse
-from api_schemas.errors import InternalError, InvalidRequest, NotFound
+from api_schemas.errors import EmascaleError, InternalError, InvalidRequest, NotFound
 from api_schemas.events import Event, EventPage, PhaseChanged, parse_event
 from api_schemas.jobs import JobPatch, JobSpec
 from api_schemas.previews import JobPreview, ScalingPreview, ScalingPreviewRequest
-from api_schemas.stream import follow, lines
 from api_schemas.tokens import NewToken, Session, Token, TokenRequest
 from api_schemas.views import (
     Artifact,
@@ -33,6 +33,7 @@ from api_schemas.views import (
     JobRow,
     JobView,
     Ledger,
+    LogLines,
     Page,
     Phase,
     RecipeInfo,
@@ -219,7 +220,7 @@ class Client:
     def watch(self, job: str, *, after: str | None = None) -> Iterator[Event]:
         """Every event, those of the past first, then as they happen; ends with the job."""
         path = _path(job, "events")
-        for message in follow(self._connection, path, after=after, ended=lambda: self.job(job).status.is_terminal):
+        for message in stream.follow(self._connection, path, after=after, ended=partial(self._has_ended, job)):
             event = _event(message.data)
             yield event
             if isinstance(event, PhaseChanged) and event.phase.is_terminal:
@@ -250,7 +251,7 @@ class Client:
         params = _curves(names, start, stop, points)
         headers = {"Accept": "text/csv"}
         with self._connection.stream(_path(job, "metrics"), params=params, headers=headers) as response:
-            yield from lines(response.iter_text())
+            yield from stream.lines(response.iter_text())
 
     def resizes(self, job: str, *, after: str | None = None, limit: int | None = None) -> Page[Resize]:
         """What each change of size did."""
@@ -269,12 +270,27 @@ class Client:
         return parse(self._get(_path(job, "ledger")), Ledger)
 
     def logs(
-        self, job: str, *, rank: int | str | None = None, tail: int | None = None, follow: bool = False
+        self,
+        job: str,
+        *,
+        rank: int | str | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+        waits: Callable[[EmascaleError], None] | None = None,
     ) -> Iterator[str]:
-        """Log lines as they arrive, of one worker or of all: the last `tail`, and with `follow` those that come."""
-        params = {"rank": rank, "tail": tail, "follow": True if follow else None}
-        with self._connection.stream(_path(job, "logs"), params=params) as response:
-            yield from lines(response.iter_text())
+        """Log lines as they arrive, of one worker or of all: the last `tail`, and with `follow` those that come.
+
+        Where that breaks off it goes on with the next line. A service that stays away is given up after some seconds;
+        with `waits` it is waited for, and that is told why, once in each outage.
+        """
+        path, params = _path(job, "logs"), {"rank": rank, "tail": tail}
+        if follow:
+            ended = partial(self._has_ended, job)
+            for message in stream.follow(self._connection, path, after=None, ended=ended, params=params, waits=waits):
+                yield from _log_lines(message.data)
+            return
+        with self._connection.stream(path, params=params) as response:
+            yield from stream.lines(response.iter_text())
 
     def checkpoints(self, job: str) -> Page[Checkpoint]:
         """The durable checkpoints."""
@@ -333,6 +349,9 @@ class Client:
         """Whether the service is up (`healthz`), and whether all that it needs is too (`readyz`)."""
         return parse(self._get(f"/{probe}"), Health)
 
+    def _has_ended(self, job: str) -> bool:
+        return self.job(job).status.is_terminal
+
     def _get(self, path: str, **params: Any) -> httpx.Response:
         return self._connection.request("GET", path, params=params)
 
@@ -362,6 +381,13 @@ def _curves(names: Sequence[str] | None, start: int | None, stop: int | None, po
 def _body(value: BaseModel | Mapping[str, Any]) -> Any:
     """As JSON; of a model what was set, so that a patch changes nothing else."""
     return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else dict(value)
+
+
+def _log_lines(data: str) -> list[str]:
+    try:
+        return LogLines.model_validate_json(data).lines
+    except ValidationError as error:
+        raise InternalError("The service sent log lines that this client cannot read: it may be older.") from error
 
 
 def _event(data: str) -> Event:

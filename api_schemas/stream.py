@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from api_schemas.connection import Connection
-from api_schemas.errors import ServiceUnreachable, Unavailable
+from api_schemas.connection import WAITS, Connection
+from api_schemas.errors import EmascaleError, ServiceUnreachable, Unavailable
 
 SILENCE_S = 60.0
 """The service sends a comment more often than that; longer silence is a dead connection."""
@@ -46,29 +47,37 @@ def messages(stream: Iterable[str]) -> Iterator[Message]:
             data.append(value)
 
 
-def follow(connection: Connection, path: str, *, after: str | None, ended: Callable[[], bool]) -> Iterator[Message]:
+def follow(
+    connection: Connection,
+    path: str,
+    *,
+    after: str | None,
+    ended: Callable[[], bool],
+    params: Mapping[str, Any] | None = None,
+    waits: Callable[[EmascaleError], None] | None = None,
+) -> Iterator[Message]:
     """Every message after a cursor, connecting again where the stream breaks off.
 
     `ended` is asked when a stream closes without a message: true ends the iteration. Raises
-    ServiceUnreachable or Unavailable after as many failures in a row as the connection has waits.
+    ServiceUnreachable or Unavailable after as many failures in a row as the connection has waits; with `waits`
+    it is waited for instead, and that is called once in each outage.
     """
-    failures = 0
+    failures, pauses = 0, connection.waits or WAITS[:1]
     while True:
         heard = False
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         try:
-            for message in _connect(connection, path, after):
-                heard, failures, after = True, 0, message.id or after
-                yield message
+            with connection.stream(path, params=params, headers=headers, silence_s=SILENCE_S) as response:
+                failures = 0
+                for message in messages(lines(response.iter_text())):
+                    heard, after = True, message.id or after
+                    yield message
             if not heard and ended():
                 return
-        except (ServiceUnreachable, Unavailable):
+        except (ServiceUnreachable, Unavailable) as error:
             failures += 1
-            if failures > len(connection.waits):
+            if waits is None and failures > len(connection.waits):
                 raise
-        connection.sleep(connection.waits[max(failures - 1, 0)])
-
-
-def _connect(connection: Connection, path: str, after: str | None) -> Iterator[Message]:
-    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-    with connection.stream(path, headers=headers, silence_s=SILENCE_S) as response:
-        yield from messages(lines(response.iter_text()))
+            if waits is not None and failures == 2:  # a stream that broke off is no outage
+                waits(error)
+        connection.sleep(pauses[min(max(failures, 1), len(pauses)) - 1])

@@ -227,6 +227,12 @@ class Ledger(BaseModel):
     samples_repeated: int = Field(description="Samples that more than one range has; 0 is right.")
 
 
+class LogLines(BaseModel):
+    """What is new in a job's log: a message of its stream."""
+
+    lines: list[str] = Field(description="Without their ends, and each with its worker where several are asked for.")
+
+
 class Point(NamedTuple):
     """A point of a curve."""
 

@@ -14,7 +14,7 @@ from api_schemas.events import Event
 from api_schemas.jobs import JobPatch, JobSpec, ResizeRequest
 from api_schemas.previews import ScalingPreviewRequest
 from api_schemas.tokens import TokenRequest
-from api_schemas.views import ClusterChanges, JobChanges
+from api_schemas.views import ClusterChanges, JobChanges, LogLines
 from service import jobs as job_records
 from service import openapi, problems
 from service.access import Access
@@ -73,7 +73,7 @@ def create_app(
     problems.install(app)
     access = Access(database) if settings.auth == "token" else None
     bodies = (JobSpec, JobPatch, ResizeRequest, ScalingPreviewRequest, TokenRequest)
-    messages = {"JobChanges": JobChanges, "ClusterChanges": ClusterChanges, "Event": Event}
+    messages = {"JobChanges": JobChanges, "ClusterChanges": ClusterChanges, "Event": Event, "LogLines": LogLines}
     openapi.describe(app, bodies=bodies, messages=messages, closed=access is not None)
     app.add_middleware(Polls, context=app.state.context)  # within the next one
     app.add_middleware(

@@ -10,7 +10,7 @@ import typer
 from api_schemas import display, records
 from api_schemas.cli.conventions import AsJson, JobId, show
 from api_schemas.client import Client
-from api_schemas.errors import InvalidRequest
+from api_schemas.errors import EmascaleError, InvalidRequest
 from api_schemas.events import EventType
 from api_schemas.views import Page, Resize
 
@@ -31,7 +31,7 @@ def logs(
     client: Client = ctx.obj
     job = client.resolve(job)
     empty = True
-    for line in client.logs(job, rank=rank, tail=tail, follow=follow):
+    for line in client.logs(job, rank=rank, tail=tail, follow=follow, waits=_waits):
         typer.echo(json.dumps(line) if as_json else line)
         empty = False
     if empty and tail != 0:
@@ -106,6 +106,11 @@ def ledger(ctx: typer.Context, job: JobId, as_json: AsJson = False) -> None:
     """Show which samples a job was trained on."""
     told = ctx.obj.ledger(ctx.obj.resolve(job))
     show(told, records.ledger_view(told), as_json)
+
+
+def _waits(error: EmascaleError) -> None:
+    """Said once in an outage."""
+    typer.echo(f"{error.detail} The log goes on once it answers; Ctrl-C does not wait for that.", err=True)
 
 
 def _nothing(client: Client, job: str, over: str, waits: str) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from api_schemas.errors import Problem, Unavailable
 from api_schemas.events import EventPage, EventType
-from api_schemas.views import Curves, Ledger, Page, Resize
+from api_schemas.views import Curves, Ledger, LogLines, Page, Resize
 from service import curves, feed, jobs, ledger, logs, resizes
-from service.context import ContextDep, DatabaseDep
+from service.context import Context, ContextDep, DatabaseDep
 from service.curves import CurveQuery
 from service.ids import AFTER
 from service.openapi import sends
@@ -30,7 +32,11 @@ streams = APIRouter(prefix=router.prefix, tags=["history"], route_class=EventStr
 
 
 CSV: dict[int | str, Any] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+PLAIN = "text/plain; charset=utf-8"
 LIVE_EVENTS = sends("Event", "What happened already comes first, or what came after `Last-Event-ID`.")
+LOG: dict[int | str, dict[str, Any]] = {
+    200: {"content": TEXT[200]["content"] | sends("LogLines", "The first says where it begins.")[200]["content"]}
+}
 
 
 class PageQuery(BaseModel):
@@ -131,13 +137,42 @@ def ledger_(job_id: JobId, database: DatabaseDep) -> Ledger:
     return ledger.read(database, job_id)
 
 
-@router.get("/logs", response_class=Response, responses=TEXT)
+def _log(
+    job_id: JobId,
+    query: Annotated[LogQuery, Query()],
+    context: ContextDep,
+    last_event_id: LastEventId = None,
+) -> AsyncIterator[logs.News]:
+    """What is followed; that it cannot be is found out before the stream has begun."""
+    after = None if last_event_id is None else logs.heard_at(last_event_id, "Last-Event-ID")
+    return _followed(context, job_id, query, after)
+
+
+@streams.get("/logs", response_class=EventSourceResponse)
+async def log_stream(news: Annotated[AsyncIterator[logs.News], Depends(_log)]) -> AsyncIterator[ServerSentEvent]:
+    """Log lines as they come; the id of each message is the place to go on from."""
+    async for each in news:
+        yield ServerSentEvent(raw_data=LogLines(lines=each.lines).model_dump_json(), id=logs.place(each.heard))
+
+
+@router.get("/logs", response_class=Response, responses=LOG, openapi_extra=RESUMES)
 def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDep) -> Response:
-    """Log lines of the workers, kept after the nodes are gone."""
+    """Log lines of the workers, kept after the nodes are gone.
+
+    A text that is followed is silent while there are no lines, and begins anew where it broke off: with
+    `Accept: text/event-stream` a live stream that keeps its connection alive, and goes on.
+    """
+    if query.follow:
+        news = _followed(context, job_id, query)
+        return StreamingResponse((each.text async for each in news if each.lines), media_type=PLAIN)
     folder = Folder(jobs.storage(context.database, job_id))
-    if not query.follow:
-        lines = logs.in_chunks(logs.read(folder, query.rank, query.tail))
-        return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+    return StreamingResponse(logs.in_chunks(logs.read(folder, query.rank, query.tail)), media_type=PLAIN)
+
+
+def _followed(
+    context: Context, job_id: str, query: LogQuery, after: logs.Heard | None = None
+) -> AsyncIterator[logs.News]:
+    folder = Folder(jobs.storage(context.database, job_id))
 
     def ended() -> bool:
         try:
@@ -145,5 +180,4 @@ def logs_(job_id: JobId, query: Annotated[LogQuery, Query()], context: ContextDe
         except Unavailable:
             return False  # the lines are in the storage, and go on coming
 
-    coming = logs.follow(folder, query.rank, query.tail, ended, context.settings.log_poll_s)
-    return StreamingResponse(coming, media_type="text/plain; charset=utf-8")
+    return logs.follow(folder, query.rank, query.tail, ended, context.settings.log_poll_s, after)

@@ -43,6 +43,22 @@ def test_logs_are_printed_as_they_are(service: Answers) -> None:
     assert emascale(service, "logs", "1k114apr40046ss7", "--json").stdout == '"[rank 0] one"\n"two"\n'
 
 
+def test_a_followed_log_waits_for_the_service_and_says_so_once() -> None:
+    gone = Answers()
+    gone.add("GET", JOB, job_view(phase=Phase.SUCCEEDED))
+    texts = [f'id: {n}\ndata: {{"lines": ["line {n}"]}}\n\n' for n in (1, 2)]
+    down = [httpx.ConnectError("refused")] * 9
+    gone.add("SSE", f"{JOB}/logs", httpx.Response(200, text=texts[0]), *down, httpx.Response(200, text=texts[1]))
+    gone.add("SSE", f"{JOB}/logs", httpx.Response(200, text=""))
+
+    result = emascale(gone, "logs", "1k114apr40046ss7", "--follow")
+
+    assert (result.exit_code, result.stdout) == (0, "line 1\nline 2\n")
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("No answer from http://service (refused).")
+    assert said.endswith("The log goes on once it answers; Ctrl-C does not wait for that.")
+
+
 @pytest.mark.parametrize(
     "command", [("logs", "1k114apr40046ss7"), ("metrics", "1k114apr40046ss7"), ("metrics", "1k114apr40046ss7", "loss")]
 )

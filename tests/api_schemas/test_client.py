@@ -400,10 +400,77 @@ def test_lines_end_with_line_feeds_alone() -> None:
 
 
 def test_logs_are_lines(service: Answers) -> None:
-    service.add("GET", "/v1/jobs/1k114apr40046ss7/logs", stream("one\ntwo\n"))
+    service.add("GET", LOGS, stream("one\ntwo\n"))
 
-    assert list(service.client().logs("1k114apr40046ss7", rank=0, tail=5, follow=True)) == ["one", "two"]
-    assert asked(service) == {"rank": "0", "tail": "5", "follow": "true"}
+    assert list(service.client().logs("1k114apr40046ss7", rank=0, tail=5)) == ["one", "two"]
+    assert asked(service) == {"rank": "0", "tail": "5"}
+
+
+LOGS = "/v1/jobs/1k114apr40046ss7/logs"
+NOTHING = httpx.Response(200, text=": nothing\n\n")
+
+
+def logged(place: str, *lines: str) -> str:
+    return f"data: {json.dumps({'lines': lines})}\nid: {place}\n\n"
+
+
+@pytest.fixture
+def over(service: Answers) -> Answers:
+    """The job is over."""
+    service.add("GET", "/v1/jobs/1k114apr40046ss7", job_view(phase=Phase.SUCCEEDED))
+    return service
+
+
+@pytest.mark.parametrize("breaks", [True, False], ids=["reset", "closed"])
+def test_a_followed_log_goes_on_with_the_next_line(over: Answers, breaks: bool) -> None:
+    half = logged("w0/0:4", "one", "two\r") + "data: {"
+    over.add("SSE", LOGS, stream(logged("-"), half, breaks=breaks), stream(logged("w0/0:9", "three")), NOTHING)
+
+    told = over.client().logs("1k114apr40046ss7", rank="w0", tail=5, follow=True)
+
+    assert list(told) == ["one", "two\r", "three"]
+    streams = [request for request in over.requests if request.url.path == LOGS]
+    assert [request.headers.get("Last-Event-ID") for request in streams] == [None, "w0/0:4", "w0/0:9"]
+    assert all(dict(request.url.params) == {"rank": "w0", "tail": "5"} for request in streams)
+
+
+@pytest.mark.parametrize("down", [httpx.ConnectError("refused"), Unavailable("The database does not answer.")])
+def test_who_waits_for_the_service_is_told_once_in_an_outage(over: Answers, down: Any) -> None:
+    outage = [down] * 9
+    over.add("SSE", LOGS, stream(logged("a", "one"), breaks=True), *outage, stream(logged("b", "two"), breaks=True))
+    over.add("SSE", LOGS, stream(logged("c", "three"), breaks=True), *outage, NOTHING)
+    told: list[str] = []
+
+    lines = over.client().logs("1k114apr40046ss7", follow=True, waits=lambda error: told.append(error.detail))
+
+    assert list(lines) == ["one", "two", "three"]
+    assert ["No answer from http://service" in text or text == "The database does not answer." for text in told] == [
+        True,
+        True,
+    ]
+
+
+def test_a_log_whose_service_stays_away_is_given_up(over: Answers) -> None:
+    over.add("SSE", LOGS, stream(logged("a", "one"), breaks=True), httpx.ConnectError("refused"))
+    heard: list[str] = []
+
+    with pytest.raises(ServiceUnreachable):
+        heard.extend(over.client().logs("1k114apr40046ss7", follow=True))
+    assert heard == ["one"]
+    assert len(over.requests) == 1 + 3
+
+
+def test_a_stream_that_breaks_off_often_and_is_silent_goes_on(over: Answers) -> None:
+    over.add("SSE", LOGS, *(stream(": ping\n\n", breaks=True) for _ in range(9)), NOTHING)
+
+    assert list(over.client().logs("1k114apr40046ss7", follow=True)) == []
+
+
+def test_a_log_of_a_newer_service(service: Answers) -> None:
+    service.add("SSE", LOGS, stream('id: 1\ndata: {"pages": []}\n\n'))
+
+    with pytest.raises(InternalError, match="log lines that this client cannot read"):
+        list(service.client().logs("1k114apr40046ss7", follow=True))
 
 
 def test_metrics_name_their_curves_and_range(service: Answers) -> None:
