@@ -263,7 +263,7 @@ def test_the_page_shows_bodies_answers_and_types(world: World) -> None:
     body = '<a href="#ResizeRequest-Input">ResizeRequest-Input</a>'
     assert f"Body: {body}, as application/json or application/yaml." in resize
     assert "<li><code>dry_run</code> (query, boolean, default <code>false</code>) Only say" in resize
-    assert '<li>200: <a href="#JobView">JobView</a> or <a href="#ResizePreview">' in resize
+    assert '<li>200: <a href="#ResizeAnswer">ResizeAnswer</a> or <a href="#ResizePreview">' in resize
     assert "<li>409: The job&#x27;s status does not allow it.</li>" in resize
     fields = html.partition('<h3 id="ResizeRequest-Input">')[2].partition("<h3")[0]
     assert "<li><code>workers</code> (integer, 1 to 10000 or null, required) How many" in fields

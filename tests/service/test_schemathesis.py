@@ -140,9 +140,9 @@ def aim(case: Case, place: Place) -> None:
     if not case.meta.is_negative_at(ParameterLocation.PATH):
         case.path_parameters |= {name: place[name] for name in case.path_parameters if name in place}
         aim_at_a_file(case)
-    if not case.meta.is_negative_at(ParameterLocation.QUERY):
         if case.query.get("follow"):
             case.path_parameters["job_id"] = ENDED  # another one's log has no end
+    if not case.meta.is_negative_at(ParameterLocation.QUERY):
         if "after" in case.query:
             case.query["after"] = place["after" if "job_id" in case.path_parameters else "token_id"]
         if case.operation.label == "POST /v1/jobs":
