@@ -239,7 +239,8 @@ async def _until_terminated(work: Any, parking: Parking, grace_s: float) -> None
     leaving: list[asyncio.Future[None]] = []
 
     async def leave() -> None:
-        logger.info("jobs leave a checkpoint first, within %g s", grace_s, extra={"action": "parking"})
+        told = "jobs leave a checkpoint first, within %g s; another signal does not wait for that"
+        logger.info(told, grace_s, extra={"action": "parking"})
         try:
             async with asyncio.timeout(grace_s):
                 await parking.ask()
