@@ -68,6 +68,7 @@ class Conductor:
         self._answered = allocation_of(chronicle.answered)  # that for which the last generation was announced
         self._plan: Plan | None = None
         self._severed = 0
+        self._retired = 0  # by this life of the controller; the chronicle knows whether an earlier one said so
         self._losses = Losses(now)
         self._warm_since: float | None = None  # when the first of those who wait became warm
 
@@ -229,16 +230,17 @@ class Conductor:
     async def _retire(self) -> None:
         """All who train leave a checkpoint and end: the job is paused, or nobody lives where they can stay."""
         assert self._plan is not None, "somebody trains"
-        chronicle = self._chronicle
-        if chronicle.retired >= self._plan.generation:
+        chronicle, generation = self._chronicle, self._plan.generation
+        if self._retired >= generation:
             return
-        chronicle.retired = self._plan.generation
-        if not self._desk.pauses:
+        self._retired = generation
+        is_said, chronicle.retired = chronicle.retired >= generation, generation
+        if not is_said and not self._desk.pauses:
             chronicle.parting = sentence(self._desk.departures, self._left(self._plan.members))
             message = f"{chronicle.parting} No other has room: all workers leave a checkpoint and end."
             chronicle.say("warning", code="nodes_leave", message=message)  # and is durable with it
             self._losses.add_departure(chronicle.parting)
-        await self._roll.retire()
+        await self._roll.retire(generation)
 
     async def _start(self, count: int) -> None:
         if self._plan is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass
 from typing import Protocol
 
 from workers import stalls
@@ -57,6 +58,14 @@ class Crew(Protocol):
         """End the worker, whatever it does; one that is gone is no error."""
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What workers are told. To hear it twice is as good as once."""
+
+    tell: Callable[[str], Awaitable[None]]
+    is_unheard: Callable[[Status], bool]  # as far as its status tells: whether it is to be told again
+
+
 class Roll:
     """Who lives, and how each is. One that has not answered yet counts as warming."""
 
@@ -84,6 +93,7 @@ class Roll:
         self._stall_s = stall_s
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._called: set[str] = set()  # to some generation
+        self._messengers: set[asyncio.Task[None]] = set()  # the loop itself keeps none of its tasks
 
     async def adopt(self) -> dict[str, Status | None]:
         """Take over those who were started; returns when each that lives has answered, or is given up: all of them,
@@ -127,31 +137,59 @@ class Roll:
     async def announce(self, plan: Plan) -> None:
         """Tell its members of a generation, and those who leave with it: who was called to an earlier one."""
         self._called.update(plan.members)
-        await self._tell(lambda worker: self._crew.announce(worker, plan), self._called)
+
+        def is_unheard(status: Status) -> bool:
+            return max(status.generation, status.pending, status.broken) < plan.generation
+
+        await self._tell(_Order(lambda worker: self._crew.announce(worker, plan), is_unheard), self._called)
 
     async def sever(self, generation: int) -> None:
         """Free everybody from a generation that is broken."""
-        await self._tell(lambda worker: self._crew.sever(worker, generation))
 
-    async def retire(self) -> None:
-        """Have all come to an end, with a checkpoint."""
-        await self._tell(self._crew.retire)
+        def is_unheard(status: Status) -> bool:
+            return status.broken < generation
 
-    async def _tell(self, call: Callable[[str], Awaitable[None]], whom: Collection[str] | None = None) -> None:
-        """All who are warm, or of them these. One that is gone by now is noticed by its watch, and so is one that does
-        not answer; whoever cannot do as it is told is given up.
-        """
+        await self._tell(_Order(lambda worker: self._crew.sever(worker, generation), is_unheard))
+
+    async def retire(self, generation: int) -> None:
+        """Have all come to an end, with a checkpoint of this generation, in which they train."""
+
+        def is_unheard(status: Status) -> bool:
+            """Once it is out of that, it would end without a checkpoint."""
+            return status.phase is Phase.TRAINING and status.generation == generation
+
+        await self._tell(_Order(self._crew.retire, is_unheard))
+
+    async def _tell(self, order: _Order, whom: Collection[str] | None = None) -> None:
+        """All who are warm, or of them these; returns when all have answered, or after TELL_S."""
         warm = [worker for worker, status in self.workers.items() if status.phase is not Phase.WARMING]
-        tasks = {asyncio.ensure_future(call(worker)): worker for worker in warm if whom is None or worker in whom}
-        if not tasks:
-            return
-        done, late = await asyncio.wait(tasks, timeout=TELL_S)
-        for task in late:
-            task.add_done_callback(_retrieve)
-        for task in done:
-            if (error := task.exception()) and not isinstance(error, WorkerGone):
-                logger.error("%s could not be told", tasks[task], exc_info=error, extra={"action": "tell_failed"})
-                await self.give_up(tasks[task], _answered(error))
+        tasks = [self._send(self._tell_one(worker, order)) for worker in warm if whom is None or worker in whom]
+        if tasks:
+            await asyncio.wait(tasks, timeout=TELL_S)
+
+    def _send(self, errand: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        messenger = asyncio.create_task(errand)
+        self._messengers.add(messenger)
+        messenger.add_done_callback(self._messengers.discard)
+        return messenger
+
+    async def _tell_one(self, worker: str, order: _Order) -> None:
+        """One that is gone by now is noticed by its watch, and so is one that does not answer. A connection may have
+        broken alone: whoever stays on the roll is told again. Whoever cannot do as it is told is given up.
+        """
+        try:
+            await order.tell(worker)
+        except WorkerGone:
+            self._send(self._tell_again(worker, order))
+        except Exception as error:
+            logger.exception("%s could not be told", worker, extra={"action": "tell_failed"})
+            await self.give_up(worker, _answered(error))
+
+    async def _tell_again(self, worker: str, order: _Order) -> None:
+        """After a look at it, if it lives and has not heard."""
+        await asyncio.sleep(LOOK_S)
+        if worker in self.workers and order.is_unheard(self.workers[worker]):
+            await self._tell_one(worker, order)
 
     def _watch(self, worker: str, *, lives: bool) -> asyncio.Future[Status | None]:
         """Look at a worker from now on; returns what is seen first, which is None where it is gone."""
@@ -223,11 +261,5 @@ class Roll:
         await self._crew.kill(worker)
 
 
-def _answered(error: BaseException) -> str:
+def _answered(error: Exception) -> str:
     return f"It answered with {type(error).__name__}: {error}"
-
-
-def _retrieve(task: asyncio.Future[None]) -> None:
-    """Look at the exception of a call that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
