@@ -54,7 +54,7 @@ class Rank:
         status = self._member.poll(version=version, heard=heard, seen=seen, wait_s=wait_s)
         status = replace(status, node=self._node)
         if status.phase in (Phase.FAILED, Phase.DONE, Phase.LEFT):
-            self._worklog.store()  # the controller will end this process soon
+            self._worklog.conclude()  # the controller will end this process soon
         return status
 
     def announce(self, plan: Plan) -> None:
@@ -71,7 +71,7 @@ class Rank:
 
     def _end(self, why: str) -> None:
         self._worklog.add(why)
-        self._worklog.store()
+        self._worklog.conclude()
         os._exit(1)
 
 

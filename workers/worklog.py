@@ -26,6 +26,8 @@ SEGMENT_BYTES, SEGMENT_S = 64 * 2**10, 60.0
 """A segment that has reached one of these, in size or age, is not written anew."""
 KEPT = 200
 """Lines kept in memory, for the report of a failure; and after a failure to store them, this many times as many."""
+LAST_S = 1.5
+"""How long the end of a worker waits for its last lines to be stored."""
 
 
 class Worklog:
@@ -38,6 +40,7 @@ class Worklog:
         self._now = now
         self._lock = threading.Lock()
         self._storing = threading.Lock()  # held while the storage is, so that a line is written once
+        self._concluding: threading.Thread | None = None
         self._unstored = _unstored()
         self._recent: deque[str] = deque(maxlen=KEPT)
         self._number: int | None = None  # of the last segment; None: the storage was not asked yet
@@ -85,6 +88,17 @@ class Worklog:
             except StorageError:
                 with self._lock:
                     self._unstored = _unstored(*lines, *self._unstored)
+
+    def conclude(self) -> None:
+        """`store`, before this process may be ended; returns after LAST_S at most, since storage may hang, and whoever
+        asks for it has something to say.
+        """
+        with self._lock:
+            storing = self._concluding
+            if storing is None or not storing.is_alive():
+                storing = self._concluding = threading.Thread(target=self.store, name="last-lines", daemon=True)
+                storing.start()
+        storing.join(LAST_S)
 
     def _write(self, lines: Iterable[str]) -> None:
         if self._number is None:

@@ -6,13 +6,18 @@ import io
 import itertools
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from tests.workers.shelf import Shelf
 from workers import worklog
+from workers.rank import Rank
+from workers.status import Phase, Status
 from workers.storage import Storage
 from workers.worklog import Worklog
 
@@ -154,6 +159,38 @@ def test_lines_that_came_while_others_were_stored_are_kept(shelf: Shelf, monkeyp
     log.store()
     log.store()
     assert stored(shelf) == [*(f"before {n}" for n in range(4)), *(f"meanwhile {n}" for n in range(3))]
+
+
+class Ended:
+    """A member whose recipe has raised, and whoever renews its lease."""
+
+    def poll(self, **_: Any) -> Status:
+        return Status(phase=Phase.FAILED)
+
+    def renew(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_worker_that_has_ended_says_so_whatever_the_storage_does(shelf: Shelf, hangs: bool) -> None:
+    """Asked as its controller asks; the one that stores every second hangs already. And its last lines are stored."""
+    log = opened(shelf)
+    rank = object.__new__(Rank)
+    rank._node, rank._worklog, rank._member, rank._lease = "here", log, Ended(), Ended()  # type: ignore[assignment]
+    log.add("one")
+    if hangs:
+        shelf.open.clear()
+        threading.Thread(target=log.store, daemon=True).start()
+    log.add("the recipe raised")
+    for _ in range(3):
+        asked, answers = time.monotonic(), SimpleQueue[Status]()
+        threading.Thread(target=lambda to=answers: to.put(rank.poll(0, 0, 0, 0.0)), daemon=True).start()
+        assert answers.get(timeout=10).phase is Phase.FAILED
+        assert time.monotonic() - asked < 2.0
+    assert sum(thread.name == "last-lines" for thread in threading.enumerate()) == hangs
+    shelf.open.set()
+    log.store()
+    assert stored(shelf) == ["one", "the recipe raised"]
 
 
 # -- what is printed ---------------------------------------------------------------------------------------------------
