@@ -51,7 +51,7 @@ class Attendance:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """A RuntimeError may be the sign of a lost peer: that is for Ray Train. The rest is the end of the job."""
-        if isinstance(error, Exception) and not isinstance(error, RuntimeError):
+        if error is not None and not isinstance(error, RuntimeError):
             self._failure = failure_of(error, self._worklog.tail)
             self.phase = Phase.FAILED
         self._worklog.store()

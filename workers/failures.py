@@ -17,14 +17,14 @@ from workers.storage import StorageError
 LOG_TAIL = 20
 
 
-def failure_of(error: Exception, tail: Callable[[int], list[str]]) -> Failure:
+def failure_of(error: BaseException, tail: Callable[[int], list[str]]) -> Failure:
     """What is reported of an error that ended the training of a worker; `tail` gives its last log lines."""
     code, message = _explain(error)
     text = "".join(traceback.format_exception(error))
     return Failure(code=code, message=message, traceback=text, log_tail=tail(LOG_TAIL))
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain(error: BaseException) -> tuple[str, str]:
     """A code for programs and a sentence for people."""
     if isinstance(error, EmascaleError):
         return error.reason, error.detail
@@ -35,7 +35,8 @@ def _explain(error: Exception) -> tuple[str, str]:
         return "storage_failed", f"The job's storage failed: {error}."
     if isinstance(error, Overtaken):
         return "overtaken", str(error)
-    return "recipe_raised", f"The recipe raised {type(error).__name__}: {error}"
+    told = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return "recipe_raised", f"The recipe raised {told}"
 
 
 def _said(error: ErrorDetails) -> str:

@@ -130,7 +130,7 @@ class Member:
             while begun := self._await_generation(trainer):
                 self._train(trainer, *begun)
             self._become(Phase.LEFT)
-        except Exception as error:
+        except BaseException as error:  # a recipe may also call sys.exit, and the thread would end without a word
             self._fail(error)
 
     def _await_generation(self, trainer: Trainer) -> tuple[Plan, Mesh] | None:
@@ -192,7 +192,7 @@ class Member:
             self._phase = phase
         self._journal.nudge()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         with self._changed:
             self._failure = failure_of(error, self._tail)
         self._become(Phase.FAILED)

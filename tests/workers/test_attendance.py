@@ -62,10 +62,11 @@ def test_nobody_leaves_before_the_last_record_is_durable(tmp_path: Path, slow: i
     assert (controller.heard[-1].generation, controller.heard[-1].members) == (3, ("w4", "w5"))
 
 
-def test_an_error_is_told_before_it_is_raised(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("the slope is gone"), SystemExit(3)], ids=repr)
+def test_an_error_is_told_before_it_is_raised(tmp_path: Path, error: BaseException) -> None:
     controller = Controller()
-    with pytest.raises(ZeroDivisionError), attend(tmp_path, controller):
-        raise ZeroDivisionError("the slope is gone")
+    with pytest.raises(type(error)), attend(tmp_path, controller):
+        raise error
     failure = controller.heard[-1].failure
     assert failure is not None
     assert (controller.heard[-1].phase, failure.code) == (Phase.FAILED, "recipe_raised")

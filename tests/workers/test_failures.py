@@ -38,10 +38,15 @@ def test_all_that_is_wrong_with_a_config_is_named_and_fields_that_do_not_go_toge
     [
         (UnknownRecipe("There is none."), "unknown_recipe", "There is none."),
         (StorageError("write", "/full", "no space"), "storage_failed", "cannot write /full: no space"),
-        (ZeroDivisionError("the slope is gone"), "recipe_raised", "ZeroDivisionError: the slope is gone"),
+        (ZeroDivisionError("the slope is gone"), "recipe_raised", "raised ZeroDivisionError: the slope is gone"),
+        (SystemExit(3), "recipe_raised", "raised SystemExit: 3"),
     ],
 )
-def test_every_error_has_a_code_and_a_sentence(error: Exception, code: str, message: str) -> None:
+def test_every_error_has_a_code_and_a_sentence(error: BaseException, code: str, message: str) -> None:
     failure = failure_of(error, lambda _: [])
     assert failure.code == code
     assert message in failure.message
+
+
+def test_an_error_without_a_word_of_its_own_is_named() -> None:
+    assert failure_of(SystemExit(), lambda _: []).message == "The recipe raised SystemExit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch.distributed as dist
 
 from api_schemas.exchange import Launch
-from tests.workers.company import HOST, plane
+from tests.workers.company import HOST, Plane, plane
 from workers import member as module
 from workers.member import Member
 from workers.membership import Plan
@@ -102,3 +103,22 @@ def test_one_that_takes_up_a_generation_as_it_is_severed_gets_out(
     reach(member, lambda status: status.phase is Phase.READY and status.generation == 1)
     member.retire()
     reach(member, lambda status: status.phase is Phase.LEFT)
+
+
+@pytest.mark.parametrize("where", ["train_data", "loss"])
+def test_a_recipe_that_exits_fails_as_one_that_raises(
+    member: Member, store: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """While it warms up, and in a step. Threads that end by sys.exit say nothing."""
+
+    def leave(*_: Any) -> Any:
+        sys.exit("There is no data.")
+
+    monkeypatch.setattr(Plane, where, leave)
+    member.start()
+    member.announce(meeting(1, store, "w0"))
+    reach(member, lambda status: status.phase is Phase.FAILED)
+    failure = member.poll(version=-1, heard=0, seen=0, wait_s=0.0).failure
+    assert failure is not None
+    assert (failure.code, failure.message) == ("recipe_raised", "The recipe raised SystemExit: There is no data.")
+    assert "in leave" in failure.traceback
