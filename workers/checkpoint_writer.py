@@ -10,7 +10,7 @@ from threading import Condition, Thread
 
 from workers import checkpoint
 from workers.checkpoint import Refusal, Snapshot
-from workers.storage import Storage, StorageError
+from workers.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -103,5 +103,6 @@ class CheckpointWriter:
             return
         try:
             checkpoint.prune(self._storage, self._keep, self._refusal)
-        except StorageError as error:
-            _log.warning("old checkpoints stay: %s", error, extra={"action": "checkpoint.prune_failed"})
+        except Exception as error:  # whatever it is, the next one is written
+            reason = str(error) or type(error).__name__
+            _log.warning("old checkpoints stay: %s", reason, extra={"action": "checkpoint.prune_failed"})

@@ -8,12 +8,15 @@ A checkpoint of an earlier term beyond that sample is of an abandoned line, when
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from workers.storage import Storage
 
 FOLDER = "fences"
+_NAME = re.compile(rf"{FOLDER}/(\d+)-(\d+)\.json")
+"""Of a fence. Whatever else lies there was put there by others: a copy, a file that NFS keeps while it is open."""
 
 
 class Term(NamedTuple):
@@ -44,6 +47,5 @@ class Fences:
 
     def _all(self) -> Iterator[tuple[Term, int]]:
         for key in self._storage.list(FOLDER):
-            incarnation, generation = key.rpartition("/")[2].removesuffix(".json").split("-")
-            start = int(json.loads(self._storage.read(key))["samples"])
-            yield Term(int(incarnation), int(generation)), start
+            if name := _NAME.fullmatch(key):
+                yield Term(*map(int, name.groups())), int(json.loads(self._storage.read(key))["samples"])

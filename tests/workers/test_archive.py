@@ -128,6 +128,17 @@ def test_the_newest_few_are_kept(desk: Desk) -> None:
     assert desk.names() == [200, 300]
 
 
+def test_what_others_put_beside_the_fences_stops_no_checkpoint(desk: Desk) -> None:
+    archive = desk.archive(1, keep=1)
+    desk.storage.write("fences/000009-000001 (copy).json", b"{}")
+    for samples in (100, 200):
+        archive.save(state(samples), last=True)
+    assert desk.names() == [200]
+    found = desk.archive(2).latest()
+    assert found is not None
+    assert found.meta["samples"] == 200
+
+
 def test_an_overtaken_term_commits_nothing(desk: Desk) -> None:
     given_up = desk.archive(1)
     given_up.save(state(100), last=True)

@@ -95,11 +95,12 @@ def test_old_checkpoints_are_pruned(storage: SlowStorage) -> None:
     assert names(storage) == ["2", "3"]
 
 
+@pytest.mark.parametrize("error", [StorageError("delete", "1", "Permission denied"), ValueError("Permission denied")])
 def test_a_failed_deletion_does_not_fail_the_checkpoint(
-    storage: SlowStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: SlowStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    def refuse(prefix: str) -> None:
-        raise StorageError("delete", prefix, "Permission denied")
+    def refuse(_: str) -> None:
+        raise error
 
     monkeypatch.setattr(storage, "delete", refuse)
     storage.released.set()

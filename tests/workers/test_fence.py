@@ -73,6 +73,18 @@ def test_fences_outlive_whoever_put_them_up(shelf: Shelf, fences: Fences) -> Non
     assert Fences(shelf).overtaken(Term(12, 2))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["000009-000001 (copy).json", ".nfs000000000001", "000009-000001.json~", "old/000009-000001.json", "x-y.json"],
+)
+def test_what_others_put_there_is_no_fence(shelf: Shelf, fences: Fences, name: str) -> None:
+    fences.put_up(Term(2, 1), 100)
+    shelf.write(f"fences/{name}", b'{"samples": 0}')
+    assert fences.overtaken(Term(1, 9))
+    assert not fences.overtaken(Term(2, 1))
+    assert [fences.void(Term(1, 1), samples) for samples in (100, 101)] == [False, True]
+
+
 def test_storage_that_does_not_answer_is_no_permission(shelf: Shelf, fences: Fences) -> None:
     fences.put_up(Term(2, 1), 0)
     for action in ("list", "read"):
