@@ -70,7 +70,7 @@ class Archive:
         """The newest whole checkpoint of the surviving line; from now on the line leads through this term.
 
         None: there is none, training begins. A storage that does not answer is tried again for PATIENCE_S. Raises
-        StorageError, and what `pause` raises.
+        StorageError, Overtaken, and what `pause` raises.
         """
         return self._patiently(self._latest, pause)
 
@@ -78,6 +78,7 @@ class Archive:
         snapshot = self._newest()
         samples = snapshot.meta["samples"] if snapshot else 0
         self._fences.put_up(self._term, samples)
+        self._permit()  # reading may have taken long, and what lies beyond be a successor's by now
         checkpoint.discard_after(self._storage, samples)
         if snapshot is None:
             return None

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from workers import checkpoint
 from workers.archive import Archive, Overtaken
+from workers.checkpoint import Snapshot
 from workers.journal import Journal
 from workers.state import State
 from workers.storage import Storage, StorageError
@@ -126,6 +127,29 @@ def test_the_newest_few_are_kept(desk: Desk) -> None:
     for samples in (100, 200, 300):
         archive.save(state(samples), last=True)
     assert desk.names() == [200, 300]
+
+
+def test_one_that_was_overtaken_while_it_read_takes_nothing_from_its_successor(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off from the cluster, not from the storage, and the reading took long."""
+    desk.archive(1).save(state(100), last=True)
+    slow, heir = desk.archive(2), desk.archive(3)
+    read = slow._newest
+
+    def overtaken() -> Snapshot | None:
+        found = read()
+        assert heir.latest() is not None
+        heir.save(state(200), last=True)
+        return found
+
+    monkeypatch.setattr(slow, "_newest", overtaken)
+    with pytest.raises(Overtaken):
+        slow.latest()
+    assert desk.names() == [100, 200]
+    found = desk.archive(4).latest()
+    assert found is not None
+    assert found.meta["samples"] == 200
 
 
 def test_what_others_put_beside_the_fences_stops_no_checkpoint(desk: Desk) -> None:
