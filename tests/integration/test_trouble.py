@@ -16,6 +16,8 @@ from tests.integration.stage import Stage, spec, staged
 
 OWN_RECIPE = '''
 """Fit a line, with noise."""
+import sys
+
 import torch
 from pydantic import BaseModel
 from torch import nn
@@ -31,6 +33,7 @@ class Line:
         slope: float = 2.0
         points: int = 1000
         raises_at: int | None = None
+        exits: bool = False
 
     def __init__(self, config, seed):
         self.config = config
@@ -48,6 +51,8 @@ class Line:
     def loss(self, model, batch, step):
         if self.config.raises_at is not None and step.samples >= self.config.raises_at:
             print("about to divide")
+            if self.config.exits:
+                sys.exit("the slope is gone")
             raise ZeroDivisionError("the slope is gone")
         x, y = batch
         return nn.functional.mse_loss(model(x), y)
@@ -85,12 +90,13 @@ def test_a_users_own_recipe_trains(stage: Stage) -> None:
     assert job.weights()["weight"].item() == pytest.approx(-3.0, abs=0.05)
 
 
+@pytest.mark.parametrize("exits", [False, True], ids=["raises", "exits"])
 @pytest.mark.parametrize("engine", ["in_place", "ray_train"])
-def test_a_recipe_that_raises_fails_the_job_with_its_traceback(stage: Stage, engine: str) -> None:
-    job = stage.submit(**line(raises_at=2000), engine=engine)
+def test_a_recipe_that_raises_fails_the_job_with_its_traceback(stage: Stage, engine: str, exits: bool) -> None:
+    job = stage.submit(**line(raises_at=2000, exits=exits), engine=engine)
     status = job.ends(Phase.FAILED).status
     assert status.code == "recipe_raised"
-    assert "ZeroDivisionError: the slope is gone" in status.message
+    assert f"{'SystemExit' if exits else 'ZeroDivisionError'}: the slope is gone" in status.message
     assert "in loss" in (status.traceback or "")
     assert any(text.endswith("about to divide") for text in status.log_tail)
     assert any("about to divide" in text for text in stage.client.logs(job.id))
