@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from workers.storage import NotStored, Storage, StorageError
 FORMAT = 1
 FOLDER = "checkpoints"
 _MANIFEST = "manifest.json"
+_CHECKPOINT = re.compile(r"[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 Group = Mapping[str, Tensor]
@@ -123,8 +124,7 @@ def load_latest(
 
 def names(storage: Storage) -> list[str]:
     """The names of all committed checkpoints, the oldest first."""
-    found = (key.split("/") for key in storage.list(FOLDER))
-    return sorted(parts[1] for parts in found if len(parts) == 3 and parts[2] == _MANIFEST)
+    return sorted(name for name, file in _files(storage) if file == _MANIFEST)
 
 
 def prune(storage: Storage, keep: int, refusal: Refusal = _none) -> list[str]:
@@ -158,12 +158,19 @@ def _is_refused(storage: Storage, name: str, refusal: Refusal) -> bool:
 
 def _delete(storage: Storage, chosen: Callable[[str], bool]) -> list[str]:
     """The manifest goes first, so that a deletion cut short leaves no checkpoint without its files."""
-    folders = sorted({key.split("/")[1] for key in storage.list(FOLDER) if key.count("/") > 1})
-    gone = [name for name in folders if chosen(name)]
+    gone = sorted({name for name, _ in _files(storage) if chosen(name)})
     for name in gone:
         storage.delete(_key(name, _MANIFEST))
         storage.delete(f"{FOLDER}/{name}")
     return gone
+
+
+def _files(storage: Storage) -> Iterator[tuple[str, str]]:
+    """Every file with the checkpoint that it is of; what others keep there is none."""
+    for key in storage.list(FOLDER):
+        _, name, *rest = key.split("/", 2)
+        if rest and _CHECKPOINT.fullmatch(name):
+            yield name, rest[0]
 
 
 def _write_group(storage: Storage, name: str, group: str, named: Group) -> dict[str, Any]:

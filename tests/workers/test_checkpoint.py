@@ -322,6 +322,20 @@ def test_prune_keeps_the_newest_and_clears_failed_writes(storage: FullDisk) -> N
         checkpoint.prune(storage, 0)
 
 
+def test_what_others_keep_beside_checkpoints_is_none(storage: Storage) -> None:
+    """A copy is neither loaded as the newest one nor deleted."""
+    save(storage, checkpoint_name(100), snapshot())
+    (copied,) = [key for key in storage.list("checkpoints") if key.endswith("manifest.json")]
+    copy_of = "checkpoints/backup/manifest.json"
+    storage.write(copy_of, storage.read(copied))
+    storage.write("checkpoints/notes", b"of mine")
+    assert names(storage) == [checkpoint_name(100)]
+    save(storage, checkpoint_name(200), snapshot(1))
+    assert checkpoint.prune(storage, keep=1) == [checkpoint_name(100)]
+    assert checkpoint.discard_after(storage, 0) == [checkpoint_name(200)]
+    assert sorted(storage.list("checkpoints")) == [copy_of, "checkpoints/notes"]
+
+
 def test_an_abandoned_line_is_discarded(storage: Storage) -> None:
     for samples in (100, 200, 300):
         save(storage, checkpoint_name(samples), snapshot())
