@@ -34,7 +34,7 @@ def test_jobs_leave_a_checkpoint_and_go_on_from_there(scene: Scene) -> None:
             assert (scene.job("a").samples, scene.job("a").incarnation) == (100, 2)
 
     play(script())
-    before = scene.cluster.launches[2].before
+    (before,) = [launch.before for launch in scene.cluster.launches if (launch.job, launch.incarnation) == ("a", 2)]
     assert before is not None
     assert (before.incarnation, before.samples) == (1, 100)
     phases = [row.payload["phase"] for row in scene.events("a", "phase")]
