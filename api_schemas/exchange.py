@@ -84,6 +84,7 @@ class Command(_Message):
     allocation: Allocation = Field(description="What counts while it trains.")
     departures: tuple[Departure, ...] = ()
     acked: int = Field(ge=0, description="Highest sequence number of this incarnation that is committed.")
+    samples: int = Field(0, ge=0, description="Those that are committed with it.")
     wait_s: float = Field(0.0, ge=0, le=1, description="How long to wait for an event before answering.")
 
 

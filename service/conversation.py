@@ -16,7 +16,7 @@ from typing import Literal
 
 from api_schemas.exchange import Allocation, Command, Departure, Launch, Report
 from service.cluster import Cluster, ClusterError, ControllerGone, ControllerSilent, LaunchFailed
-from service.events import Stale
+from service.events import Stale, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -64,17 +64,17 @@ class Conversation:
         self,
         job: str,
         incarnation: int,
-        acked: int,
+        taken: Taken,
         order: Order,
         cluster: Cluster,
-        take: Callable[[Report], int],
+        take: Callable[[Report], Taken],
         pace: Pace,
     ) -> None:
-        """`take` commits a report and returns what may be acknowledged; it blocks, and raises Stale."""
+        """`take` commits a report and returns what is committed now; it blocks, and raises Stale."""
         self.job = job
         self.incarnation = incarnation
         self.trouble = ""  # why it was lost
-        self._acked = acked
+        self._taken = taken
         self._order = order
         self._cluster = cluster
         self._take = take
@@ -94,7 +94,7 @@ class Conversation:
             return Ending.LOST
         try:
             while report := await self._ask():
-                self._acked = await asyncio.to_thread(self._take, report) if report.events else self._acked
+                self._taken = await asyncio.to_thread(self._take, report) if report.events else self._taken
                 if report.done and self._is_acked(report):
                     await self._farewell()
                     return Ending.DONE
@@ -166,7 +166,7 @@ class Conversation:
                     await self._changed.wait()
 
     def _is_acked(self, report: Report) -> bool:
-        return all(event.sequence <= self._acked for event in report.events)
+        return all(event.sequence <= self._taken.acked for event in report.events)
 
     async def _farewell(self) -> None:
         """Acknowledge the last event: the controller goes, perhaps before it answers."""
@@ -181,6 +181,7 @@ class Conversation:
             intent=self._order.intent,
             allocation=self._order.allocation,
             departures=self._order.departures,
-            acked=self._acked,
+            acked=self._taken.acked,
+            samples=self._taken.samples,
             wait_s=wait_s,
         )

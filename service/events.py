@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Row, Table, and_, bindparam, delete, insert, inspect, update
 from sqlmodel import Session, col, func, select
@@ -44,6 +44,13 @@ _SINCE = (
     .limit(bindparam("limit"))
 )
 """Made once."""
+
+
+class Taken(NamedTuple):
+    """What of an incarnation's history is committed."""
+
+    acked: int  # the last event
+    samples: int  # where the line of the job ends with it
 
 
 class Stale(Exception):

@@ -18,6 +18,7 @@ from api_schemas.views import SHORT_OF_SLOTS, Phase, QueuedJob
 from service.cluster import Cluster, ClusterError, ClusterUnreachable
 from service.conversation import Conversation, Ending, Order, Pace
 from service.decisions import Decision, Situation, decide, rooms, shortage
+from service.events import Taken
 from service.folding import TRAINING, training_on
 from service.lifecycle import Happening
 from service.parking import Parking
@@ -132,7 +133,7 @@ class Reconciler:
         """Nobody talks to the job: after a restart its controller is there; after a loss it needs another."""
         losses = self._losses.get(job.id)
         if job.phase in STOPPING or losses is None or losses.again_at is None:
-            self._begin_talk(job, job.incarnation, job.acked, self._order(job, decision))
+            self._begin_talk(job, job.incarnation, Taken(job.acked, job.samples), self._order(job, decision))
         elif self._parking.asked:
             message = "Its controller was lost; another one will start from the last checkpoint."
             await asyncio.to_thread(self._roster.move, job, Happening.PARKED, LOST, message)
@@ -150,11 +151,11 @@ class Reconciler:
             self._losses[job.id] = replace(losses, again_at=None)
         what = {"action": "controller_launched", "job": job.id, "incarnation": launch.incarnation}
         logger.info("launching a controller for %s", job.id, extra=what)
-        self._begin_talk(job, launch.incarnation, 0, self._order(job, decision), launch)
+        self._begin_talk(job, launch.incarnation, Taken(0, job.samples), self._order(job, decision), launch)
 
-    def _begin_talk(self, job: Job, incarnation: int, acked: int, order: Order, launch: Launch | None = None) -> None:
+    def _begin_talk(self, job: Job, incarnation: int, taken: Taken, order: Order, launch: Launch | None = None) -> None:
         take = self._roster.take
-        conversation = Conversation(job.id, incarnation, acked, order, self._cluster, take, self._pace)
+        conversation = Conversation(job.id, incarnation, taken, order, self._cluster, take, self._pace)
         task = asyncio.create_task(self._converse(conversation, launch))
         self._talks[job.id] = _Talk(conversation=conversation, task=task, order=order)
 
@@ -281,7 +282,12 @@ class Reconciler:
             return
         intent: Literal["pause", "cancel"] = "pause" if rests.phase is Phase.PAUSED else "cancel"
         goodbye = Command(
-            job=job, incarnation=rests.incarnation, intent=intent, allocation=_nothing(rests), acked=rests.acked
+            job=job,
+            incarnation=rests.incarnation,
+            intent=intent,
+            allocation=_nothing(rests),
+            acked=rests.acked,
+            samples=rests.samples,
         )
         try:
             async with asyncio.timeout(self._pace.answer):

@@ -47,8 +47,8 @@ class Roster:
             job = session.get(Job, job_id)
         return job if job and job.phase not in LIVE else None
 
-    def take(self, report: Report) -> int:
-        """Commit a report; the highest sequence that its controller may forget. Raises events.Stale."""
+    def take(self, report: Report) -> events.Taken:
+        """Commit a report; what its controller may forget. Raises events.Stale."""
         with self._database.writing() as session:
             job = lock(session, Job, report.job)
             if job is None:
@@ -56,7 +56,7 @@ class Roster:
             events.take_in(session, job, report, self.now())
             _promote(job)
         self._grown.add(report.job)
-        return job.acked
+        return events.Taken(job.acked, job.samples)
 
     def condense(self) -> None:
         """Make blocks of what curves have grown by."""

@@ -8,13 +8,13 @@ the spool's notes, so another life of the controller goes on in the middle of a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from api_schemas.exchange import Launch
 from api_schemas.views import RESUME
-from workers.spool import Spool
+from workers.spool import Event, Spool
 from workers.status import Status
 
 _CHANGE = ("cause", "reason", "samples", "workers", "kappa", "batch", "before", "after", "state_factors", "warnings")
@@ -53,6 +53,7 @@ class Chronicle:
         self._seen: int = notes.get("seen", self.committed)
         self._seen_before = self._seen
         self._reached = self.committed
+        self._had: tuple[int, int] | None = None  # by the service: events, and samples; None: it has not asked yet
         self._progressed_at = _time(notes) or now()
 
     @property
@@ -64,7 +65,13 @@ class Chronicle:
     @property
     def pending(self) -> bool:
         """Whether something was said that is not in the spool yet."""
-        return self._sequence > self._spool.last or self._reached > self.committed
+        doubted = self._spool.in_doubt and self._had is not None
+        return doubted or self._sequence > self._spool.last or self._reached > self.committed
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether another life would find all that was said."""
+        return not self.pending and not self._spool.is_behind
 
     def heard(self, worker: str) -> int:
         """The number of the last record of this worker that is in the spool: it may forget the ones up to there."""
@@ -83,10 +90,13 @@ class Chronicle:
         trains = self.started and status.generation == self.generation
         return self.heard(worker) >= told and (not trains or self._spool.notes.get("committed", 0) >= status.committed)
 
-    def catch_up(self, acked: int) -> None:
-        """Number on behind what the service has: an earlier life gave out events that it could not store."""
-        self._spool.skip_to(acked)
-        self._sequence = max(self._sequence, acked)
+    def catch_up(self, acked: int, samples: int) -> None:
+        """What the service has, as it asks: all events up to `acked`, and with them the line up to `samples`.
+
+        It may be more than this life knows of: an earlier one gives out what it cannot store. So what was said before
+        the first question goes on from there.
+        """
+        self._had = acked, samples
 
     def inherit(self, spool: Spool, acked: int) -> None:
         """Say again, as this incarnation, what the one before said and the service never acknowledged.
@@ -95,14 +105,11 @@ class Chronicle:
         """
         self.resumes = bool(spool.notes.get("finished"))
         self._progressed_at = _time(spool.notes) or self._progressed_at
-        for event in spool.after(acked):
-            if event["type"] == "finished":
-                continue
-            self._say(event["type"], **{name: value for name, value in event.items() if name not in self._own()})
-            if event["type"] == "committed":
-                self.committed = self._reached = event["stop"]
-            if event["type"] == "rollback":
-                self.committed = self._reached = event["to_samples"]
+        unheard, self.committed = _continued(spool.unheard(acked), self.committed)
+        self._reached = self.committed
+        for event in unheard:
+            if event["type"] != "finished":
+                self._say(event["type"], **{name: value for name, value in event.items() if name not in self._own()})
 
     def say(self, kind: str, **fields: Any) -> None:
         """An event of the controller's own, or a record as a worker wrote it; first, what was trained on."""
@@ -136,6 +143,8 @@ class Chronicle:
     def collect(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """What was said since the last call, and the notes beside it: for `Spool.append`."""
         self._commit()
+        if self._spool.in_doubt and self._had is not None:
+            self._go_on(*self._had)
         unsaid, self._unsaid = self._unsaid, []
         return unsaid, self._notes()
 
@@ -208,6 +217,17 @@ class Chronicle:
         self._sequence += 1
         self._unsaid.append({**self._own(), "type": kind, **fields})
 
+    def _go_on(self, acked: int, samples: int) -> None:
+        """What this life said so far, behind what the service has."""
+        is_news = acked > self._spool.sure
+        said = [*self._spool.recall(acked), *self._unsaid]
+        if is_news:
+            said, self.committed = _continued(said, samples)
+            self._reached, self._seen = self.committed, min(self._seen, self.committed)
+        first = self._spool.last + 1
+        self._unsaid = [{**event, "sequence": number} for number, event in enumerate(said, start=first)]
+        self._sequence = self._spool.last + len(said)
+
     def _own(self) -> dict[str, Any]:
         return {
             "job": self._job,
@@ -236,6 +256,22 @@ class Chronicle:
         inner = {"seen": self._seen, "heard": dict(self._heard), "sized_at": self._sized_at}
         inner["progressed_at"] = self._progressed_at.isoformat()
         return {name: getattr(self, name) for name in names} | inner
+
+
+def _continued(events: Iterable[Event], samples: int) -> tuple[list[Event], int]:
+    """The same events for whoever has the line up to `samples`: no range twice, no gap; and where it ends. Pure."""
+    told = []
+    for event in events:
+        match event["type"]:
+            case "committed" if event["stop"] > samples:
+                told.append({**event, "start": samples})
+                samples = event["stop"]
+            case "rollback" if event["to_samples"] < samples:
+                told.append(event)
+                samples = event["to_samples"]
+            case kind if kind not in ("committed", "rollback"):
+                told.append(event)
+    return told, samples
 
 
 def _time(notes: dict[str, Any]) -> datetime | None:

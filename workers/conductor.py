@@ -84,7 +84,7 @@ class Conductor:
         """Whether this node is to leave, no worker lives on one that is, and none is on the way to a generation: those
         meet at a store that this controller holds. Not while something was said that another life would not find.
         """
-        if self._desk.ends or self._chronicle.pending:
+        if self._desk.ends or not self._chronicle.is_durable:
             return False
         departures, workers, plan = self._desk.departures, self._roll.workers, self._plan
         if node not in {each.node for each in departures} or left(departures, workers.values()):

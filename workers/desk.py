@@ -68,7 +68,9 @@ class Desk:
             self.allocation, self._told_at = command.allocation, self._now()
             self._chronicle.wished = self.allocation.model_dump(mode="json")
         self.departures = command.departures
-        self._chronicle.catch_up(command.acked)
+        self._chronicle.catch_up(command.acked, command.samples)
+        if self._spool.in_doubt:
+            self._write_on()
         self._news.set()
         if self._trimming is None or self._trimming.done():
             self._trimming = asyncio.create_task(self._trim(command.acked))
@@ -166,7 +168,8 @@ class Desk:
     async def _write(self, events: Sequence[Event], notes: dict[str, Any]) -> None:
         """Make them durable, and hand them out. Storage that fails is tried again; the job goes on."""
         try:
-            await asyncio.to_thread(self._spool.append, events, notes)
+            if events:
+                await asyncio.to_thread(self._spool.append, events, notes)
         except StorageError as error:
             logger.warning("events are not durable: %s", error, extra={"action": "spool_failed"})
         except Exception as error:

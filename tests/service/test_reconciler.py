@@ -14,7 +14,7 @@ from api_schemas.jobs import JobPatch, ResizeRequest
 from api_schemas.views import Phase, RecipeInfo
 from service import jobs, resizes
 from service.cluster import ClusterUnreachable
-from service.events import Stale
+from service.events import Stale, Taken
 from service.reconciler import RELAUNCHES
 from service.tables import LedgerRow, RecipeRow
 from tests.service.scene import NEVER, PACE, Scene, play
@@ -399,7 +399,7 @@ def test_an_error_around_the_commit_neither_loses_nor_doubles_events(
 ) -> None:
     take, failures = scene.roster.take, [OSError("the disk is full")]
 
-    def unreliable(report: Report) -> int:
+    def unreliable(report: Report) -> Taken:
         if failures and report.samples:
             failure = failures.pop()
             if committed:
@@ -427,7 +427,7 @@ def test_an_error_around_the_commit_neither_loses_nor_doubles_events(
 def test_an_error_after_a_loss_starts_no_further_controller(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     take, failures = scene.roster.take, [OSError("the disk is full")]
 
-    def unreliable(report: Report) -> int:
+    def unreliable(report: Report) -> Taken:
         if failures and report.incarnation == 2 and report.samples:
             raise failures.pop()
         return take(report)
@@ -447,9 +447,9 @@ def test_an_error_after_a_loss_starts_no_further_controller(scene: Scene, monkey
 
 
 def test_nothing_is_acknowledged_before_it_is_committed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    take, committed = scene.roster.take, [0]
+    take, committed = scene.roster.take, [Taken(0, 0)]
 
-    def watched(report: Report) -> int:
+    def watched(report: Report) -> Taken:
         committed.append(take(report))
         return committed[-1]
 
@@ -459,7 +459,7 @@ def test_nothing_is_acknowledged_before_it_is_committed(scene: Scene, monkeypatc
             await scene.until_phase("a", Phase.RUNNING)
             for _ in range(20):
                 scene.controller("a").advance(1)
-                assert all(command.acked in committed for command in scene.controller("a").commands)
+                assert all((each.acked, each.samples) in committed for each in scene.controller("a").commands)
                 await asyncio.sleep(0)
             await scene.until(lambda: scene.job("a").samples == 20)
 

@@ -47,10 +47,13 @@ class Life:
     def __post_init__(self) -> None:
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, *, asked: bool = True) -> None:
+        """`asked`: by the service, which has nothing yet."""
         self.spool = Spool(self.shelf, self.incarnation)
         launch = Launch(job="j", incarnation=self.incarnation, spec=SPEC, storage="memory://", before=self.before)
         self.chronicle = Chronicle(launch, self.spool, self.clock)
+        if asked:
+            self.chronicle.catch_up(0, self.before.samples if self.before else 0)
         if self.before and not self.spool.last:
             self.chronicle.inherit(Spool(self.shelf, self.before.incarnation), self.before.acked)
 

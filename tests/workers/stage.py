@@ -98,6 +98,12 @@ class Stage:
     def acked(self) -> int:
         return self.events[-1]["sequence"] if self.events and self.acks else 0
 
+    @property
+    def line(self) -> int:
+        """Samples at which it ends, as far as the events tell."""
+        ends = {"committed": "stop", "rollback": "to_samples"}
+        return next((event[ends[event["type"]]] for event in reversed(self.events) if event["type"] in ends), 0)
+
     async def exchange(self, wait_s: float = 0.0) -> Report:
         command = Command.model_validate(
             {
@@ -107,6 +113,7 @@ class Stage:
                 "allocation": self.allocation,
                 "departures": self.departures,
                 "acked": self.acked,
+                "samples": self.line,
                 "wait_s": wait_s,
             }
         )
@@ -137,7 +144,7 @@ class Stage:
 
     async def settle(self) -> None:
         """Until all that was trained is told."""
-        await self.until(lambda: self.heard_of == self.crew.samples, training=False)
+        await self.until(lambda: self.events and self.heard_of == self.crew.samples, training=False)
 
     @property
     def heard_of(self) -> int:

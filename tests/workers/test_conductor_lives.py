@@ -49,6 +49,7 @@ def test_events_are_repeated_until_they_are_acknowledged_and_then_forgotten() ->
         stage.acks = False
         await stage.train(2)
         await stage.until(lambda: len(stage.told("committed")) >= 3)
+        await stage.settle()
         (first, second) = (await stage.exchange(), await stage.exchange())
         assert first.events[0].sequence == 1
         assert first.events == second.events[: len(first.events)]

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.workers.stage import Stage, allocation, play, quicken
+from api_schemas.exchange import Departure
+from tests.workers.crew import STEP, until
+from tests.workers.stage import Stage, allocation, now, play, quicken
 from workers import desk, roll
 
 
@@ -91,3 +93,80 @@ def test_a_write_that_cannot_be_fails_the_job_or_comes_too_late_for_that(broken:
     assert end["outcome"] in ("failed", "succeeded")
     assert end["outcome"] == "succeeded" or "cannot be written" in end["message"]
     assert stage.crew.killed == stage.crew.started
+
+
+async def outage(stage: Stage) -> None:
+    """The service has events that are not in the storage; then the controller is lost, and the storage is back."""
+    await stage.train(2)
+    await stage.settle()
+    stage.shelf.refused = {"write"}
+    heard = stage.heard_of
+    await stage.until(lambda: stage.heard_of > heard + 20 * STEP)
+    await stage.settle()
+    await stage.die()
+    stage.shelf.refused = set()
+
+
+@pytest.mark.parametrize("steps", [3, 60], ids=["fewer events than the service has", "more"])
+def test_what_another_life_says_before_it_is_asked_goes_on_behind_what_was_never_stored(steps: int) -> None:
+    async def script(stage: Stage) -> None:
+        await outage(stage)
+        stage.begin()
+        for _ in range(steps):
+            said = stage.conductor._chronicle.committed
+            stage.crew.step()
+            await until(lambda said=said: stage.conductor._chronicle.committed > said)  # type: ignore[misc]
+        await stage.settle()
+
+    assert play(script).story() == ["started"]  # and `play` looks at the line
+
+
+def test_an_end_that_came_before_another_life_was_asked_is_told() -> None:
+    async def script(stage: Stage) -> None:
+        await outage(stage)
+        stage.begin()
+        await until(lambda: stage.conductor._roll.workers)
+        stage.crew.finish()
+        await stage.task_done()
+        had = stage.acked
+        await stage.exchange()
+        assert not stage.conductor.is_over(had)
+        await stage.finished()
+
+    assert play(script).story() == ["started", "exported", "finished"]
+
+
+def test_what_was_said_before_the_first_question_outlives_that_life_too() -> None:
+    async def script(stage: Stage) -> None:
+        await outage(stage)
+        stage.begin()
+        await until(lambda: stage.conductor._roll.workers)
+        stage.crew.finish()
+        await stage.task_done()
+        for _ in range(2):
+            await stage.die()
+            stage.crew.actors.clear()
+            stage.begin()
+        await stage.finished()
+
+    assert play(script).story() == ["started", "exported", "finished"]
+
+
+def test_a_controller_does_not_move_while_another_life_would_not_find_what_it_gave_out() -> None:
+    async def script(stage: Stage) -> None:
+        stage.crew.node = "elsewhere"
+        await stage.train(2)
+        await stage.settle()
+        stage.departures = [Departure(node="here", address="10.0.0.1", by=now())]
+        await stage.exchange()
+        assert stage.conductor.is_stranded("here")
+        stage.shelf.refused = {"write"}
+        stage.crew.step()
+        await stage.settle()
+        assert not stage.conductor.is_stranded("here")
+        stage.shelf.refused = set()
+        stage.crew.step()
+        await stage.settle()
+        assert stage.conductor.is_stranded("here")
+
+    play(script)
