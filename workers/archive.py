@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import safetensors.torch
 from torch import Tensor
@@ -16,17 +16,11 @@ from workers.checkpoint_writer import CheckpointWriter, Failed, Saved
 from workers.fence import Fences, Term
 from workers.journal import Journal
 from workers.state import State
-from workers.storage import Storage, StorageError
+from workers.storage import Pause, Result, Storage, StorageError, patiently
 
 ARTIFACTS = "artifacts"
 PATIENCE_S = 300.0
 """How long a storage that does not answer is waited for, where without it nothing goes on."""
-RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-"""Before what is missing is tried again; doubles, up to the second."""
-
-Pause = Callable[[float], None]
-"""Lets so many seconds pass, or raises."""
-Result = TypeVar("Result")
 
 
 class Overtaken(Exception):
@@ -115,18 +109,11 @@ class Archive:
         return self._patiently(write, pause)
 
     def _patiently(self, call: Callable[[], Result], pause: Pause) -> Result:
-        deadline, wait_s = time.monotonic() + PATIENCE_S, RETRY_S
-        while True:
-            try:
-                return call()
-            except StorageError as error:
-                if time.monotonic() > deadline:
-                    raise
-                if wait_s == RETRY_S:
-                    message = f"The storage does not do its part, and is tried again for {PATIENCE_S:g} s: {error}."
-                    self._journal.record("warning", code="storage_away", message=message)
-            pause(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
+        return patiently(call, PATIENCE_S, pause, on_refusal=self._tell_of)
+
+    def _tell_of(self, error: StorageError) -> None:
+        message = f"The storage does not do its part, and is tried again for {PATIENCE_S:g} s: {error}."
+        self._journal.record("warning", code="storage_away", message=message)
 
     def _newest(self) -> Snapshot | None:
         found = checkpoint.load_latest(self._storage, self._skipped, self._refusal)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Coroutine
@@ -27,10 +28,13 @@ from workers.restarts import Reply, Restarts
 from workers.roll import WorkerGone
 from workers.spool import Spool
 from workers.status import Status
-from workers.storage import Storage
+from workers.storage import Pause, Storage, StorageError, patiently
 
 T = TypeVar("T")
 
+READ_S = 45.0
+"""How long a controller tries to read its history. The service waits longer (`Pace.silence`): another controller could
+read no more, and would start without the workers that train."""
 NAME_PATIENCE_S = 30.0
 """How long the name of a controller that was killed may stay taken."""
 UNAVAILABLE_S = 1.0
@@ -42,6 +46,9 @@ STEADY = {
 """Not on a spot node where there is another. Ray itself starts nothing on a node that is to leave."""
 
 
+logger = logging.getLogger(__name__)
+
+
 class Stale(Exception):
     """The command is for another incarnation of the job."""
 
@@ -51,11 +58,7 @@ class Controller:
 
     def __init__(self, launch_json: str) -> None:
         launch = Launch.model_validate_json(launch_json)
-        storage = Storage(launch.storage)
-        spool = Spool(storage, launch.incarnation)
-        chronicle = Chronicle(launch, spool, _now)
-        if launch.before and not spool.last:
-            chronicle.inherit(Spool(storage, launch.before.incarnation), launch.before.acked)
+        spool, chronicle = recollect(launch, Storage(launch.storage))
         self._launch = launch
         self._node: str = ray.get_runtime_context().get_node_id()
         self._conductor = self._engine(launch, spool, chronicle)
@@ -94,6 +97,27 @@ class Controller:
         asyncio.set_event_loop(self._loop)
         self._loop.create_task(self._conductor.run())
         self._loop.run_forever()
+
+
+def recollect(launch: Launch, storage: Storage, pause: Pause = time.sleep) -> tuple[Spool, Chronicle]:
+    """What this incarnation has told so far, or else what the one before left untold.
+
+    Storage that cannot be read is tried again for `READ_S`: Ray starts no actor again that cannot begin. Raises
+    StorageError, and what `pause` raises.
+    """
+
+    def read() -> tuple[Spool, Chronicle]:
+        spool = Spool(storage, launch.incarnation)
+        chronicle = Chronicle(launch, spool, _now)
+        if launch.before and not spool.last:
+            chronicle.inherit(Spool(storage, launch.before.incarnation), launch.before.acked)
+        return spool, chronicle
+
+    def tell(error: StorageError) -> None:
+        what = {"action": "spool_unread", "job": launch.job}
+        logger.warning("the history cannot be read, and is tried again for %g s: %s", READ_S, error, extra=what)
+
+    return patiently(read, READ_S, pause, on_refusal=tell)
 
 
 class RestartController(Controller):

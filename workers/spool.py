@@ -11,13 +11,14 @@ they took, until the service asks: what it stores before that is in doubt, and i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from workers.storage import Storage, StorageError
+from workers.storage import NotStored, Storage, StorageError
 
 KEEP_S = 10.0
 """How long workers that are to go live on, at most, until what they told is durable."""
@@ -118,8 +119,11 @@ class Spool:
                 self._segments.pop(key, None)
 
     def _load(self) -> None:
-        """Where segments share numbers, the one written last is right."""
-        segments = {key: json.loads(self._storage.read(key)) for key in self._storage.list(self._folder)}
+        """Where segments share numbers, the one written last is right. One that is gone by now the service has."""
+        segments: dict[str, Any] = {}
+        for key in self._storage.list(self._folder):
+            with contextlib.suppress(NotStored):
+                segments[key] = json.loads(self._storage.read(key))
         for key, segment in sorted(segments.items(), key=lambda item: (item[1].get("writes", 0), item[0])):
             events, sure = segment["events"], segment.get("sure")
             first, self.last = events[0]["sequence"], events[-1]["sequence"]

@@ -10,6 +10,7 @@ listing is kept, since other processes write here too.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,12 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+"""Before what storage refused is tried again; doubles, up to the second."""
+
 Result = TypeVar("Result")
+Pause = Callable[[float], None]
+"""Lets so many seconds pass, or raises."""
 _ASIDE = ".writing-"
 
 
@@ -38,6 +44,31 @@ class StorageError(Exception):
 
 class NotStored(StorageError):
     """There is nothing under that key."""
+
+
+def patiently(
+    call: Callable[[], Result],
+    patience_s: float,
+    pause: Pause = time.sleep,
+    *,
+    on_refusal: Callable[[StorageError], None],
+) -> Result:
+    """The call's result. One that storage refuses is made again until so many seconds have passed.
+
+    The first refusal is told to `on_refusal`. Raises the last one, and what `pause` raises.
+    """
+    deadline, wait_s = time.monotonic() + patience_s, RETRY_S
+    while True:
+        try:
+            return call()
+        except StorageError as error:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise
+            if wait_s == RETRY_S:
+                on_refusal(error)
+        pause(min(wait_s, left_s))
+        wait_s = min(2 * wait_s, LONGEST_RETRY_S)
 
 
 class Storage:

@@ -26,7 +26,7 @@ from api_schemas.dynamics import Size, state_factors, values_at, warnings_at
 from api_schemas.exchange import Launch
 from api_schemas.jobs import JobSpec
 from workers import recipes
-from workers.archive import LONGEST_RETRY_S, RETRY_S, Archive
+from workers.archive import Archive
 from workers.changes import Changes
 from workers.data import SampleOrder, micro_batches, slices
 from workers.device import Device
@@ -40,6 +40,7 @@ from workers.pulse import Pulse
 from workers.replica import Replica
 from workers.state import exchange
 from workers.status import Activity
+from workers.storage import LONGEST_RETRY_S, RETRY_S
 from workers.tally import Tally
 
 CURVE_POINTS = 1000

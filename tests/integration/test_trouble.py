@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +161,31 @@ def test_storage_that_fails_fails_the_checkpoint_aloud_and_keeps_the_one_before(
     job.ends(Phase.CANCELLED)
     assert stage.client.checkpoints(job.id).items
     shutil.rmtree(folder)
+
+
+def test_storage_that_is_away_while_a_controller_is_started_again_costs_nothing(stage: Stage) -> None:
+    """What the first one told meanwhile is stored nowhere, and the next one cannot read even what is."""
+    job = stage.submit(
+        recipe={"name": "classify", "config": {"model": "mlp", "hidden": 1024, "depth": 3}},
+        schedule={"budget": "3000 base_steps"},
+    )
+    job.trains_on(1)
+    workers = job.ranks()
+    folder = stage.data_folder / "jobs" / job.id / "spool"
+    kept = folder.with_name("kept")
+    folder.rename(kept)
+    folder.symlink_to(folder)
+    job.progresses()
+    os.kill(job.controller(), signal.SIGKILL)
+    time.sleep(6.0)  # the next one has tried by then, and without it the service would have given it up
+    folder.unlink()
+    kept.rename(folder)
+    job.progresses()
+    assert job.ranks() == workers, job.story()
+    stage.client.cancel(job.id)
+    job.ends(Phase.CANCELLED)
+    assert {event.incarnation for event in job.events()} == {0, 1}
+    job.assert_exactly_once()
 
 
 def test_a_stop_in_the_middle_leaves_no_process(tmp_path: Path) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from api_schemas.exchange import Launch, Predecessor
+from service.conversation import Pace
+from tests.workers.scribe import SPEC, Life, Worker
 from workers import controller
-from workers.controller import _RayCrew
+from workers.controller import _RayCrew, recollect
 from workers.roll import WorkerGone
+from workers.storage import StorageError
 
 
 def crew(*answers: Any) -> _RayCrew:
@@ -46,3 +50,49 @@ def test_one_that_stays_away_is_gone(monkeypatch: pytest.MonkeyPatch, answer: Ex
     monkeypatch.setattr(controller, "UNAVAILABLE_S", 0.1)
     with pytest.raises(WorkerGone, match=reason):
         asyncio.run(crew(answer).sever("w0", 1))
+
+
+@pytest.fixture
+def life() -> Life:
+    """Of a controller that has told something."""
+    made, worker = Life(), Worker()
+    worker.enter(1)
+    worker.train(8)
+    worker.poll(made.chronicle)
+    made.flush()
+    return made
+
+
+@pytest.mark.parametrize("incarnation", [1, 2], ids=["another life", "another incarnation"])
+@pytest.mark.parametrize("refused", ["list", "read"])
+def test_a_history_that_cannot_be_read_is_waited_for(life: Life, incarnation: int, refused: str) -> None:
+    """Else Ray would take the controller for dead for good, and the next one end workers that train."""
+    before = Predecessor(incarnation=1, acked=1, samples=0) if incarnation == 2 else None
+    launch = Launch(job="j", incarnation=incarnation, spec=SPEC, storage="memory://", before=before)
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            life.shelf.refused = set()
+
+    life.shelf.refused = {refused}
+    _, chronicle = recollect(launch, life.shelf, pause)
+    assert waits == [1.0, 2.0, 4.0]
+    assert chronicle.committed == 8
+
+
+def test_a_history_that_stays_out_of_reach_is_an_error_before_the_service_gives_up(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 0.0
+
+    def pause(wait_s: float) -> None:
+        nonlocal seconds
+        seconds += wait_s
+
+    monkeypatch.setattr("workers.storage.time.monotonic", lambda: seconds)
+    life.shelf.refused = {"list"}
+    with pytest.raises(StorageError):
+        recollect(Launch(job="j", incarnation=1, spec=SPEC, storage="memory://"), life.shelf, pause)
+    assert 0 < seconds < Pace().silence - 10

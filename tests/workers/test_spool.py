@@ -155,6 +155,17 @@ def test_storage_that_cannot_be_read_is_an_error_not_an_empty_spool(shelf: Shelf
             Spool(shelf, 1)
 
 
+def test_a_segment_that_is_trimmed_meanwhile_is_not_missed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = life(shelf)
+    for sequence in (1, 2, 3):
+        spool.append(events(sequence), {"at": sequence})
+    listed = shelf.list("spool/000001")
+    spool.trim(2)
+    monkeypatch.setattr(shelf, "list", lambda _: listed)
+    again = Spool(shelf, 1)
+    assert (numbers(again), again.notes) == ([3], {"at": 3})
+
+
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(1, 3), st.just("ack"), st.just("die"), st.just("full"), st.just("free"))))
 def test_what_is_durable_is_never_renumbered_nor_lost(script: list[int | str]) -> None:
