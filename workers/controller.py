@@ -154,7 +154,12 @@ class _RayCrew:
         self._ranks: dict[str, Any] = {}
 
     async def adopt(self) -> dict[str, bool]:
-        self._ranks = await asyncio.to_thread(find_ranks, self._launch.job)
+        """Those of another incarnation end: a predecessor may have started one in the moment in which it was killed."""
+        for (incarnation, worker), rank in (await asyncio.to_thread(find_ranks, self._launch.job)).items():
+            if incarnation == self._launch.incarnation:
+                self._ranks[worker] = rank
+            else:
+                await asyncio.to_thread(ray.kill, rank, no_restart=True)
         if self._ranks:
             self._meeting.prepare()
         return await asyncio.to_thread(lambda: {worker: is_alive(rank) for worker, rank in self._ranks.items()})

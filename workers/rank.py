@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import Any
@@ -19,9 +20,9 @@ from workers.status import Phase, Status
 from workers.worklog import Worklog
 
 
-def rank_name(job: str, worker: str) -> str:
+def rank_name(job: str, incarnation: int, worker: str) -> str:
     """The actor's name within NAMESPACE."""
-    return f"rank:{job}:{worker}"
+    return f"rank:{job}:{incarnation}:{worker}"
 
 
 class Rank:
@@ -79,7 +80,7 @@ def start_rank(launch: Launch, worker: str) -> Any:
     """Have Ray start a worker; returns before it lives."""
     resources = launch.spec.resources
     options = {
-        "name": rank_name(launch.job, worker),
+        "name": rank_name(launch.job, launch.incarnation, worker),
         "namespace": NAMESPACE,
         "lifetime": "detached",
         "num_cpus": resources.cpu,
@@ -97,15 +98,16 @@ def is_alive(rank: Any) -> bool:
     return bool(actors(rank._actor_id.hex()).get("State") == "ALIVE")
 
 
-def find_ranks(job: str) -> dict[str, Any]:
-    """The job's workers that Ray knows, by worker, the oldest first."""
-    prefix = rank_name(job, "")
+def find_ranks(job: str) -> dict[tuple[int, str], Any]:
+    """The job's workers that Ray knows, by incarnation and worker, the oldest first."""
+    prefix = f"rank:{job}:"
     names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
-    workers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    ours = [name.removeprefix(prefix).split(":") for name in names if name.startswith(prefix)]
     found = {}
-    for worker in sorted(workers, key=lambda worker: int(worker.removeprefix("w"))):
-        try:
-            found[worker] = ray.get_actor(rank_name(job, worker), NAMESPACE)
-        except ValueError:
-            continue  # it went by itself
+    for incarnation, number in sorted(
+        (int(incarnation), int(worker.removeprefix("w"))) for incarnation, worker in ours
+    ):
+        worker = f"w{number}"
+        with contextlib.suppress(ValueError):  # it went by itself
+            found[incarnation, worker] = ray.get_actor(rank_name(job, incarnation, worker), NAMESPACE)
     return found

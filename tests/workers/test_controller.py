@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from api_schemas.exchange import Launch, Predecessor
+from api_schemas.exchange import NAMESPACE, Launch, Predecessor
 from service.conversation import Pace
 from tests.workers.scribe import SPEC, Life, Worker
 from workers import controller
@@ -50,6 +50,21 @@ def test_one_that_stays_away_is_gone(monkeypatch: pytest.MonkeyPatch, answer: Ex
     monkeypatch.setattr(controller, "UNAVAILABLE_S", 0.1)
     with pytest.raises(WorkerGone, match=reason):
         asyncio.run(crew(answer).sever("w0", 1))
+
+
+def test_workers_of_another_incarnation_are_ended_not_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller before starts one in the moment in which it is killed: Ray lists it late."""
+    names = ["rank:j:2:w10", "rank:j:1:w3", "rank:j:2:w9", "rank:k:2:w0", "controller:j"]
+    ended: list[str] = []
+    listed = [{"name": name, "namespace": NAMESPACE} for name in names]
+    monkeypatch.setattr("ray.util.list_named_actors", lambda **_: listed)
+    monkeypatch.setattr("ray.get_actor", lambda name, _: name)
+    monkeypatch.setattr("ray.kill", lambda rank, **_: ended.append(rank))
+    monkeypatch.setattr(controller, "is_alive", lambda _: True)
+    launch = Launch(job="j", incarnation=2, spec=SPEC, storage="memory://")
+    meeting: Any = SimpleNamespace(prepare=lambda: None)
+    assert list(asyncio.run(_RayCrew(launch, meeting).adopt())) == ["w9", "w10"]
+    assert ended == ["rank:j:1:w3"]
 
 
 @pytest.fixture
