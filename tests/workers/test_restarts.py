@@ -267,6 +267,26 @@ def test_another_life_of_the_controller_goes_on_from_the_checkpoint() -> None:
     assert not set(stage.troupe.groups[-1].members) & set(stage.troupe.groups[0].members)
 
 
+def test_what_another_life_tells_goes_on_behind_what_was_never_stored() -> None:
+    async def script(stage: RestartStage) -> None:
+        stage.allocation = allocation(2)
+        await stage.trains_on(2)
+        stage.shelf.refused = {"write"}
+        heard = len(stage.events)
+        await stage.until(lambda: len(stage.events) > heard + 10, training=False)
+        await stage.die()
+        stage.shelf.refused = set()
+        stage.begin()
+        await stage.until(lambda: stage.conductor._chronicle.committed > 10 * STEP, training=False, ask=False)
+        await stage.until(lambda: len(stage.told("resized")) == 1, training=False)
+        stage.troupe.over = True
+        await stage.finished()
+
+    stage = play(script)
+    assert stage.told("rollback")[0]["to_samples"] == 0
+    assert stage.told("committed")[-1]["stop"] == stage.troupe.samples
+
+
 def test_decide_s_is_from_the_request_to_its_arrival() -> None:
     asked = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
