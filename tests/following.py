@@ -67,6 +67,15 @@ class FollowedJob:
         now = self.view.progress.samples
         return self.until(lambda view: view.progress.samples >= now + samples)
 
+    def leaves_a_checkpoint_behind(self, after: int = 0) -> int:
+        """Once it has one beyond so many samples, and has trained on from there; returns its samples."""
+
+        def newest() -> int:
+            return max((event.samples for event in self.said("checkpoint_saved")), default=-1)
+
+        self.until(lambda view: after < newest() <= view.progress.samples - 500)
+        return newest()
+
     def ends(self, phase: Phase = Phase.SUCCEEDED) -> JobView:
         view = self.until(lambda view: view.status.is_terminal)
         assert view.status.phase is phase, self.story()

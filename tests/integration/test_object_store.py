@@ -39,15 +39,14 @@ def test_a_job_survives_the_loss_of_all_its_workers_on_what_the_bucket_holds(sta
         recipe={"name": "classify", "config": {"model": "mlp", "hidden": 1024, "depth": 3}},
         schedule={"budget": "4000 base_steps"},
         elasticity={"workers": [1, 3]},
-        checkpoint={"every": "1 epochs", "keep": 2},
+        checkpoint={"every": "4 epochs", "keep": 2},
     )
     short = stage.submit(name="short", checkpoint={"every": "4 epochs", "keep": 2})
     job.trains_on(3)
     os.kill(job.ranks()["w1"], signal.SIGKILL)
     job.until(lambda _: "joined" in [row.cause for row in job.rows()])
     again = job.rows()[-1].samples
-    job.until(lambda _: any(event.samples > again for event in job.said("checkpoint_saved")))
-    saved = job.said("checkpoint_saved")[-1].samples
+    saved = job.leaves_a_checkpoint_behind(after=again)
     for process in job.ranks().values():
         os.kill(process, signal.SIGKILL)
     stage.client.resize(job.id, 2)
