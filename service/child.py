@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0  # one that lived so long starts again without delay
 STOP_PATIENCE_S = 5.0
+LOOK_S = 0.02
 
 
 class Child:
@@ -28,6 +30,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0.0
         self._delay = FIRST_DELAY_S
+        self._kill_at = 0.0  # by the monotonic clock, while it is being stopped
 
     def keep(self, environment: Mapping[str, str], now: float) -> None:
         """Start it if it does not run and is not being held back; `now` by the monotonic clock."""
@@ -42,23 +45,35 @@ class Child:
                 self._delay = min(2 * self._delay, LONGEST_DELAY_S)
                 self._start(environment, now)
 
-    def terminate(self) -> None:
-        """Tell it to end."""
-        if self._process is not None:
-            self._process.terminate()
-
-    def stop(self, grace_s: float = 0.0) -> None:
-        """End it, with force if it takes too long: what it has to do yet may take so long."""
+    def stop(self, grace_s: float = 0.0) -> int | None:
+        """End it, with force if it takes too long: what it has to do yet may take so long. Returns its exit code; None:
+        it did not run.
+        """
         if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(grace_s + STOP_PATIENCE_S)
-        except subprocess.TimeoutExpired:
+            return None
+        process = self._process
+        self._end(grace_s)
+        while process.poll() is None and time.monotonic() < self._kill_at:
+            time.sleep(LOOK_S)
+        self.kill()
+        return process.returncode
+
+    def hurry(self) -> None:
+        """While `stop` waits: let it do nothing more."""
+        self._end(0.0)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._process = None
-        self._pid_file.unlink(missing_ok=True)
+            self._process = None
+            self._pid_file.unlink(missing_ok=True)
+
+    def _end(self, grace_s: float) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._kill_at = time.monotonic() + grace_s + STOP_PATIENCE_S
 
     def _start(self, environment: Mapping[str, str], now: float) -> None:
         self._process = subprocess.Popen(

@@ -109,8 +109,11 @@ class Supervisor:
 
     def stop(self) -> None:
         """End the children. With an embedded head jobs leave a checkpoint first; another signal, and nobody waits."""
-        with _on_signals(lambda *_: self._reconciler.terminate()):
-            self._reconciler.stop(self._grace_s)
+        with _on_signals(lambda *_: self._reconciler.hurry()):
+            code = self._reconciler.stop(self._grace_s)
+        if code and self._grace_s:
+            told = "the reconciler did not end in order: jobs may have to go back to an earlier checkpoint"
+            logger.warning(told, extra={"action": "not_parked", "exit_code": code})
         self._api.stop()
 
     def _keep_head(self) -> Mapping[str, str] | None:
@@ -121,7 +124,7 @@ class Supervisor:
         if self._head is None:
             self._ray_environment = {**self._environment, **CLIENT_ENVIRONMENT}
         elif not self._head.alive() or self._ray_environment is None:
-            self._reconciler.stop()
+            self._reconciler.kill()  # to tell it to end would be to have it wait for jobs that are not there
             return self._start_head(self._head) if time.monotonic() >= self._head_again_at else None
         return self._ray_environment
 

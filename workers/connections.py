@@ -42,7 +42,8 @@ class Connection(NamedTuple):
             (socket.TCP_KEEPCNT, 3),
             (socket.TCP_USER_TIMEOUT, 25_000),  # milliseconds, for what was sent and nobody confirms
         ):
-            self.socket.setsockopt(socket.IPPROTO_TCP, option, value)
+            with suppress(OSError):  # not every kernel has them all
+                self.socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def shut_down(self) -> None:
         """Whoever waits on it, at either end, waits no longer; no error if it is down already."""

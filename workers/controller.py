@@ -154,11 +154,11 @@ class _RayCrew:
         self._ranks: dict[str, Any] = {}
 
     async def adopt(self) -> dict[str, bool]:
-        """Those of another incarnation end: a predecessor may have started one in the moment in which it was killed."""
+        """Those of an earlier incarnation end: a predecessor may have started one as it was killed."""
         for (incarnation, worker), rank in (await asyncio.to_thread(find_ranks, self._launch.job)).items():
             if incarnation == self._launch.incarnation:
                 self._ranks[worker] = rank
-            else:
+            elif incarnation < self._launch.incarnation:
                 await asyncio.to_thread(ray.kill, rank, no_restart=True)
         if self._ranks:
             self._meeting.prepare()

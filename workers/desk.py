@@ -113,7 +113,7 @@ class Desk:
             message = f"The controller failed: {type(error).__name__}: {error}"
             await self.finish("failed", "controller_failed", message, traceback=traceback.format_exc())
         while self._chronicle.pending:
-            await self._flush()
+            await asyncio.wait({self._write_on()})
 
     async def finish(self, outcome: str, code: str, message: str, **details: Any) -> None:
         """Say how the job ended, once nobody trains any more, and what they told is durable, if storage answers."""
@@ -156,7 +156,7 @@ class Desk:
         said = self._chronicle.told()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KEEP_S):
-                while self._spool.last < said:
+                while self._chronicle.pending and self._spool.last < said:
                     await asyncio.wait({self._write_on()})
 
     def _write_on(self) -> asyncio.Task[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from workers.membership import Plan
 from workers.packages import own_modules
 from workers.status import Phase, Status
 from workers.worklog import Worklog
+
+_NAME = re.compile(r"(\d+):w(\d+)")
 
 
 def rank_name(job: str, incarnation: int, worker: str) -> str:
@@ -102,11 +105,9 @@ def find_ranks(job: str) -> dict[tuple[int, str], Any]:
     """The job's workers that Ray knows, by incarnation and worker, the oldest first."""
     prefix = f"rank:{job}:"
     names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
-    ours = [name.removeprefix(prefix).split(":") for name in names if name.startswith(prefix)]
+    ours = (_NAME.fullmatch(name.removeprefix(prefix)) for name in names if name.startswith(prefix))
     found = {}
-    for incarnation, number in sorted(
-        (int(incarnation), int(worker.removeprefix("w"))) for incarnation, worker in ours
-    ):
+    for incarnation, number in sorted((int(name[1]), int(name[2])) for name in ours if name):
         worker = f"w{number}"
         with contextlib.suppress(ValueError):  # it went by itself
             found[incarnation, worker] = ray.get_actor(rank_name(job, incarnation, worker), NAMESPACE)

@@ -59,7 +59,7 @@ class Child:
         if self._name == "api":
             self._script(self._looks)
 
-    def stop(self, _grace_s: float = 0.0) -> None:
+    def kill(self) -> None:
         self._told.append((self._name, "stopped"))
 
 

@@ -136,6 +136,29 @@ def test_an_end_that_came_before_another_life_was_asked_is_told() -> None:
     assert play(script).story() == ["started", "exported", "finished"]
 
 
+def test_a_first_question_may_come_while_the_end_is_written() -> None:
+    async def script(stage: Stage) -> None:
+        await outage(stage)
+        write, asked = stage.shelf.write, list[str]()
+        loop = asyncio.get_running_loop()
+
+        def ask_meanwhile(key: str, data: bytes) -> None:
+            if b'"finished", "outcome"' in data and not asked:
+                asked.append(key)
+                asyncio.run_coroutine_threadsafe(stage.exchange(), loop).result(10)
+            write(key, data)
+
+        stage.shelf.write = ask_meanwhile  # type: ignore[method-assign]
+        stage.begin()
+        await until(lambda: stage.conductor._roll.workers)
+        stage.crew.finish()
+        await stage.task_done()
+        assert asked
+        await stage.finished()
+
+    assert play(script).story() == ["started", "exported", "finished"]
+
+
 def test_what_was_said_before_the_first_question_outlives_that_life_too() -> None:
     async def script(stage: Stage) -> None:
         await outage(stage)
