@@ -178,8 +178,8 @@ class _RayCrew:
     async def sever(self, worker: str, generation: int) -> None:
         await self._call(worker, "sever", generation)
 
-    async def retire(self, worker: str) -> None:
-        await self._call(worker, "retire")
+    async def retire(self, worker: str, generation: int) -> None:
+        await self._call(worker, "retire", generation)
 
     async def kill(self, worker: str) -> None:
         rank = self._ranks.pop(worker, None)

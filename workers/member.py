@@ -100,17 +100,18 @@ class Member:
             broken.sever()  # which may take a while, and nobody may wait for it who looks
         self._journal.nudge()
 
-    def retire(self) -> None:
+    def retire(self, generation: int | None = None) -> None:
         """Come to an end at the next boundary, with all other members, and leave a checkpoint of it behind.
 
         Where the generation breaks before, it is the next that does so. One that is in none has nobody to agree with
-        about that; it just ends.
+        about that; it just ends. With `generation` it is meant in that alone: whoever is out of it by now, perhaps the
+        last with the state, is told again in the next.
         """
         with self._changed:
             if self._mesh and self._trainer:
-                self._trainer.retires = True
+                self._trainer.retires |= generation in (None, self._mesh.generation)
             else:
-                self._retires = True
+                self._retires |= generation is None or self._plan is None
             self._changed.notify_all()
 
     @property

@@ -69,9 +69,9 @@ class Rank:
         """See `Member.sever`."""
         self._member.sever(generation)
 
-    def retire(self) -> None:
+    def retire(self, generation: int) -> None:
         """See `Member.retire`."""
-        self._member.retire()
+        self._member.retire(generation)
 
     def _end(self, why: str) -> None:
         self._worklog.add(why)

@@ -51,7 +51,7 @@ class Crew(Protocol):
     async def sever(self, worker: str, generation: int) -> None:
         """As `Member.sever`."""
 
-    async def retire(self, worker: str) -> None:
+    async def retire(self, worker: str, generation: int) -> None:
         """As `Member.retire`."""
 
     async def kill(self, worker: str) -> None:
@@ -155,10 +155,9 @@ class Roll:
         """Have all come to an end, with a checkpoint of this generation, in which they train."""
 
         def is_unheard(status: Status) -> bool:
-            """Once it is out of that, it would end without a checkpoint."""
             return status.phase is Phase.TRAINING and status.generation == generation
 
-        await self._tell(_Order(self._crew.retire, is_unheard))
+        await self._tell(_Order(lambda worker: self._crew.retire(worker, generation), is_unheard))
 
     async def _tell(self, order: _Order, whom: Collection[str] | None = None) -> None:
         """All who are warm, or of them these; returns when all have answered, or after TELL_S."""

@@ -120,8 +120,8 @@ class Company:
     async def sever(self, worker: str, generation: int) -> None:
         await self._player(worker).call("sever", {"generation": generation})
 
-    async def retire(self, worker: str) -> None:
-        await self._player(worker).call("retire", {})
+    async def retire(self, worker: str, generation: int | None) -> None:
+        await self._player(worker).call("retire", {"generation": generation})
 
     async def kill(self, worker: str) -> None:
         player = self._players.pop(worker, None)

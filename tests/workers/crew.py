@@ -149,8 +149,10 @@ class Ensemble:
         actor.nudge()
         self._play()
 
-    async def retire(self, worker: str) -> None:
+    async def retire(self, worker: str, generation: int) -> None:
         actor = await self._answering(worker)
+        if actor.generation and (actor.phase not in IN_GROUP or actor.generation != generation):
+            return
         group = next((group for group in self._groups(Phase.TRAINING) if actor in group), [actor])
         self.checkpoint = max(self.checkpoint, group[0].samples)
         if actor.phase is Phase.TRAINING:

@@ -122,3 +122,26 @@ def test_a_recipe_that_exits_fails_as_one_that_raises(
     assert failure is not None
     assert (failure.code, failure.message) == ("recipe_raised", "The recipe raised SystemExit: There is no data.")
     assert "in leave" in failure.traceback
+
+
+def test_one_that_is_told_to_end_with_a_generation_that_it_is_out_of_stays_for_the_next(
+    member: Member, store: Any
+) -> None:
+    """It may be the last with the state."""
+    member.start()
+    member.announce(meeting(1, store, "w0"))
+    reach(member, lambda status: status.phase is Phase.TRAINING)
+    member.sever(1)
+    reach(member, lambda status: status.phase is Phase.READY and status.broken == 1)
+    member.retire(1)
+    member.announce(meeting(2, store, "w0"))
+    reach(member, lambda status: status.phase is Phase.TRAINING and status.generation == 2)
+    member.retire(1)
+    member.retire(2)
+    reach(member, lambda status: status.phase is Phase.LEFT)
+    (saved,) = [
+        record
+        for _, record in member.poll(version=-1, heard=0, seen=0, wait_s=0.0).records
+        if record["type"] == "checkpoint_saved"
+    ]
+    assert saved["samples"] > 0

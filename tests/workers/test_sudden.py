@@ -157,7 +157,7 @@ def test_a_worker_that_shall_leave_a_checkpoint_does_so_after_a_peer_died_on_the
         theatre.allocation = allocation(2)
         await theatre.trains("w0", "w1")
         theatre.crew.strike("w1")
-        await theatre.crew.retire("w0")
+        await theatre.crew.retire("w0", None)  # as its lease does
         await theatre.until(lambda: theatre.told("checkpoint_saved"))
         await theatre.until(lambda: "w0" not in theatre.crew.living)
         await theatre.until(lambda: len(theatre.told("resized")) > 1)

@@ -42,9 +42,9 @@ class Interrupted(Ensemble):
         await self._pass("sever", worker)
         await super().sever(worker, generation)
 
-    async def retire(self, worker: str) -> None:
+    async def retire(self, worker: str, generation: int) -> None:
         await self._pass("retire", worker)
-        await super().retire(worker)
+        await super().retire(worker, generation)
 
     async def _pass(self, what: str, worker: str) -> None:
         left = self.lost.get((what, worker), 0)
@@ -122,6 +122,7 @@ def test_that_its_generation_is_broken(late: bool) -> None:
 def test_that_the_job_pauses(late: bool) -> None:
     async def script(stage: Line) -> None:
         await stage.train(1)
+        await stage.until(lambda: stage.heard_of > 0)
         stage.lose("retire", "w0", 2)
         stage.intent = "pause"
         assert (await stage.finished())["code"] == "paused"
@@ -148,6 +149,7 @@ def test_that_the_job_pauses_in_another_life_of_the_controller() -> None:
 
     async def script(stage: Line) -> None:
         await stage.train(1)
+        await stage.until(lambda: stage.heard_of > 0)
         stage.lose("retire", "w0", 10**6)
         stage.intent = "pause"
         retired = lambda: stage.conductor._chronicle.retired  # noqa: E731
@@ -167,6 +169,7 @@ def test_one_that_got_out_of_its_generation_is_not_told_again_to_end() -> None:
 
     async def script(stage: Line) -> None:
         await stage.train(2)
+        await stage.until(lambda: stage.heard_of > 0)
         for worker in ("w0", "w1"):
             stage.lose("retire", worker)
         stage.allocation, stage.intent = allocation(2), "pause"
