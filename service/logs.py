@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from heapq import merge
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 import anyio
@@ -21,6 +21,8 @@ from api_schemas.errors import FieldError, NotFound, Unavailable
 from service.ids import NO_CURSOR
 from service.storage import Folder
 from service.validation import invalid
+
+Each = TypeVar("Each")
 
 FOLDER = "logs"
 AT_ONCE = 500
@@ -150,15 +152,20 @@ def _beginning(
 
 async def _in_chunks(lines: Iterator[Line], heard: Heard, rank: str | None) -> AsyncIterator[News]:
     """So that no more of a long log is in memory than is sent next; whoever takes one waits for its storage."""
-    while chunk := await run_sync(lambda: list(islice(lines, AT_ONCE))):
+    async for chunk in _chunks(lines):
         heard = {**heard, **{line.worker: (line.segment, line.stop) for line in chunk}}
         yield News([_shown(line, rank) for line in chunk], heard)
 
 
 async def in_chunks(lines: Iterator[str]) -> AsyncIterator[str]:
     """Of lines that are whole already, the same."""
-    while chunk := await run_sync(lambda: list(islice(lines, AT_ONCE))):
+    async for chunk in _chunks(lines):
         yield "".join(chunk)
+
+
+async def _chunks(lines: Iterator[Each]) -> AsyncIterator[list[Each]]:
+    while chunk := await run_sync(lambda: list(islice(lines, AT_ONCE))):
+        yield chunk
 
 
 def place(heard: Heard) -> str:

@@ -24,15 +24,11 @@ from api_schemas.stream import Message, lines, messages
 from service import logs
 from service.app import create_app
 from service.storage import Folder
-from tests.service.world import World, pointers, problem
+from tests.service.world import World, line, pointers, problem
 from tests.serving import served
 
 PATIENCE_S = 60
 STREAM = {"Accept": "text/event-stream"}
-
-
-def line(second: int, text: str) -> bytes:
-    return f"2026-01-01T12:00:{second:02d}Z {text}\n".encode()
 
 
 @pytest.fixture

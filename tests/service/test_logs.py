@@ -18,14 +18,10 @@ from api_schemas.stream import lines
 from service import jobs, logs
 from service.app import create_app
 from service.storage import Folder, Stored
-from tests.service.world import World, finished, pointers, problem
+from tests.service.world import World, finished, line, pointers, problem
 from tests.serving import served
 
 PATIENCE_S = 60
-
-
-def line(second: int, text: str) -> bytes:
-    return f"2026-01-01T12:00:{second:02d}Z {text}\n".encode()
 
 
 @pytest.fixture

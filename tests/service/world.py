@@ -211,3 +211,8 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
 def pointers(response: httpx.Response, code: str = "invalid_request") -> dict[str, str]:
     """Pointer -> message of a 422."""
     return {error["pointer"]: error["message"] for error in problem(response, 422, code)["errors"]}
+
+
+def line(second: int, text: str) -> bytes:
+    """Of a worker's log."""
+    return f"2026-01-01T12:00:{second:02d}Z {text}\n".encode()

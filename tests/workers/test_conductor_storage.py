@@ -107,6 +107,14 @@ async def outage(stage: Stage) -> None:
     stage.shelf.refused = set()
 
 
+async def end_unasked(stage: Stage) -> None:
+    """The controller is there again, and its job comes to its end, before the service has asked."""
+    stage.begin()
+    await until(lambda: stage.conductor._roll.workers)
+    stage.crew.finish()
+    await stage.task_done()
+
+
 @pytest.mark.parametrize("steps", [3, 60], ids=["fewer events than the service has", "more"])
 def test_what_another_life_says_before_it_is_asked_goes_on_behind_what_was_never_stored(steps: int) -> None:
     async def script(stage: Stage) -> None:
@@ -124,10 +132,7 @@ def test_what_another_life_says_before_it_is_asked_goes_on_behind_what_was_never
 def test_an_end_that_came_before_another_life_was_asked_is_told() -> None:
     async def script(stage: Stage) -> None:
         await outage(stage)
-        stage.begin()
-        await until(lambda: stage.conductor._roll.workers)
-        stage.crew.finish()
-        await stage.task_done()
+        await end_unasked(stage)
         had = stage.acked
         await stage.exchange()
         assert not stage.conductor.is_over(had)
@@ -149,10 +154,7 @@ def test_a_first_question_may_come_while_the_end_is_written() -> None:
             write(key, data)
 
         stage.shelf.write = ask_meanwhile  # type: ignore[method-assign]
-        stage.begin()
-        await until(lambda: stage.conductor._roll.workers)
-        stage.crew.finish()
-        await stage.task_done()
+        await end_unasked(stage)
         assert asked
         await stage.finished()
 
@@ -162,10 +164,7 @@ def test_a_first_question_may_come_while_the_end_is_written() -> None:
 def test_what_was_said_before_the_first_question_outlives_that_life_too() -> None:
     async def script(stage: Stage) -> None:
         await outage(stage)
-        stage.begin()
-        await until(lambda: stage.conductor._roll.workers)
-        stage.crew.finish()
-        await stage.task_done()
+        await end_unasked(stage)
         for _ in range(2):
             await stage.die()
             stage.crew.actors.clear()
